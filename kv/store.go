@@ -1,0 +1,74 @@
+package kv
+
+import (
+	"io"
+
+	"github.com/ballast-raft/ballast/messages"
+)
+
+// Store holds application data: the state machines of any number of groups,
+// each with its own keys, indexes and applied index.
+//
+// Changes take effect for reads at once and become durable at the next Sync
+// that begins after them. A crash loses a suffix of the changes, never a part
+// of one call: Applied then tells from where to replay the log.
+//
+// Write, Apply, Sync, OpenView and BeginImport are for one goroutine; reads
+// and the methods of a View and an Import may be called from others meanwhile.
+// Errors are those that package messages documents at the reply to the command
+// of the same name.
+type Store interface {
+	// Apply carries out the operations in entries, in order, and advances the
+	// applied index with them. See messages.Apply.
+	Apply(group uint64, entries []messages.Entry) ([]messages.Result, error)
+	// Write carries out operations without an index, for data that no log
+	// drives. All of them are one atomic change: after a crash all are there
+	// or none. An operation that fails by its own Result leaves the others.
+	Write(group uint64, ops []messages.Operation) ([]messages.Result, error)
+	// Sync makes every change durable. After an error the store is poisoned:
+	// changes fail, reads go on, and only Close and a new Open help.
+	Sync() error
+
+	// Applied returns the index and term up to which a group was applied.
+	Applied(group uint64) (index, term uint64)
+	// Groups lists the groups that have data or an applied index, in order.
+	Groups() []uint64
+	// Keys returns the number of a group's keys.
+	Keys(group uint64) int
+
+	Get(group uint64, key []byte) (value []byte, found bool, err error)
+	MultiGet(group uint64, keys [][]byte) (values [][]byte, err error)
+	Scan(q messages.Scan) (pairs []messages.Pair, next []byte, err error)
+	Query(q messages.QueryIndex) (pairs []messages.Pair, next []byte, err error)
+	Indexes(group uint64) []messages.IndexDefinition
+
+	// OpenView opens a view of a group: its data as it is now, whatever is
+	// written afterwards.
+	OpenView(group uint64) (View, error)
+	// BeginImport starts to replace a group's data.
+	BeginImport(group, index, term uint64) (Import, error)
+
+	Close() error
+}
+
+// View is a group's data at one point in time. Read yields it in the export
+// format, sorted by key: the same state gives the same bytes. It never blocks
+// a writer for longer than one slice of the data takes.
+type View interface {
+	io.Reader
+	// Index and Term of the last entry that the view includes.
+	Index() (index, term uint64)
+	Close() error
+}
+
+// Import takes an exported state as a stream. Readers of the store see the old
+// data until Finish returns.
+type Import interface {
+	io.Writer
+	// Finish checks that the stream is complete, makes the new data durable
+	// and swaps it in, in one step as seen after any crash. It returns the
+	// number of keys. No Apply or Write may run meanwhile.
+	Finish() (keys int, err error)
+	// Abort gives the import up. After Finish it does nothing.
+	Abort() error
+}

@@ -1,0 +1,74 @@
+package log
+
+import "github.com/ballast-raft/ballast/messages"
+
+// Store is a durable log of Raft entries for any number of groups.
+//
+// The methods that change the log only check and stage: they do no I/O, and
+// what they staged becomes durable, and visible to reads, at the next Sync
+// that begins after they return. Changes are checked against everything staged
+// before them, so a caller can stage the next batch while a Sync is under way;
+// that is group commit. Each staged change is atomic by itself: after a crash
+// it is there whole or not at all, and never without those staged before it.
+//
+// Every method is safe for concurrent use. No method but Sync and Close waits
+// for the disk to write, and reads wait for neither.
+//
+// The positions that changes return number them in the order of staging,
+// across all groups; Durable tells up to which position they are on disk, also
+// after a restart. The errors are those that package messages documents at the
+// reply to the command of the same name.
+type Store interface {
+	// Append stages entries, a hard state, or both, as one atomic change. If
+	// the first entry's Index is zero, it sets the indexes of all of them. The
+	// store keeps entries' Data until it is durable; the caller must not
+	// change it.
+	Append(group uint64, entries []messages.Entry, hs *messages.HardState) (position uint64, err error)
+	// TruncateFrom stages the removal of the entries with an index ≥ index.
+	// It returns position 0 if there is nothing to remove.
+	TruncateFrom(group, index uint64) (position uint64, err error)
+	// TruncateBefore stages the removal of the entries with an index < index.
+	// It returns position 0 if there is nothing to remove.
+	TruncateBefore(group, index uint64) (position uint64, err error)
+	// Reset stages that the group's log is empty and goes on at index+1, after
+	// an entry of the given term.
+	Reset(group, index, term uint64) (position uint64, err error)
+	// SetStable stages a named value; nil removes the name.
+	SetStable(group uint64, name string, value []byte) (position uint64, err error)
+
+	// Staged returns the position of the last change that was staged, and the
+	// bytes that are staged and not being synced yet.
+	Staged() (position uint64, bytes int)
+	// Sync makes everything durable that was staged before it was called, and
+	// returns how many changes that were. Calls do not overlap; a second one
+	// waits for the first.
+	//
+	// If the error matches messages.ErrDiskFull and Poisoned is false, nothing
+	// was written: all staged changes are dropped and the store goes on. After
+	// any other error the store is poisoned: it is not known what reached the
+	// disk, every further change fails, reads of durable entries go on, and
+	// only Close and a new Open, whose Durable tells the truth, help.
+	Sync() (changes int, err error)
+	// Durable returns the position up to which all changes are on disk.
+	Durable() (position uint64)
+	// Poisoned reports whether an earlier Sync failed in a way that only
+	// reopening mends.
+	Poisoned() bool
+
+	// Entry returns one durable entry. Its Data belongs to the caller.
+	Entry(group, index uint64) (messages.Entry, error)
+	// Entries returns durable entries with from ≤ index < to, as many as fit
+	// into maxBytes of payload but at least one. Zero means 1 MiB.
+	Entries(group, from, to uint64, maxBytes int) ([]messages.Entry, error)
+	// Term returns the term of a durable entry, or of the one before First.
+	Term(group, index uint64) (uint64, error)
+	// Bounds describes a group's durable log. An unknown group is empty.
+	Bounds(group uint64) messages.LogBounds
+	// Groups lists the groups that have ever been written, in order.
+	Groups() []uint64
+	// Stable returns a durable named value, or messages.ErrNotFound.
+	Stable(group uint64, name string) ([]byte, error)
+
+	// Close releases the files. What is staged and not synced is dropped.
+	Close() error
+}

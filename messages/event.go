@@ -1,0 +1,102 @@
+package messages
+
+import (
+	"log/slog"
+	"time"
+)
+
+// Events are broadcast on the engine's event stream. Each implements
+// hollywood's EventLogger, so that the stream also logs it.
+
+// ActorFailed: an actor panicked or its store failed. It is being rebuilt from
+// disk unless Unavailable.
+type ActorFailed struct {
+	Actor string
+	Err   error
+	// Failures is the number within the window that counts them.
+	Failures int
+	// Retry is when the actor is tried again.
+	Retry time.Duration
+	// Unavailable: it failed too often; meanwhile its commands are refused.
+	Unavailable bool
+}
+
+// Log implements hollywood's EventLogger.
+func (e ActorFailed) Log() (slog.Level, string, []any) {
+	return slog.LevelError, "ballast: actor failed", []any{"actor", e.Actor, "err", e.Err,
+		"failures", e.Failures, "retry", e.Retry, "unavailable", e.Unavailable}
+}
+
+// ActorRecovered: an actor serves again, after Down.
+type ActorRecovered struct {
+	Actor string
+	Down  time.Duration
+}
+
+// Log implements hollywood's EventLogger.
+func (e ActorRecovered) Log() (slog.Level, string, []any) {
+	return slog.LevelInfo, "ballast: actor recovered", []any{"actor", e.Actor, "down", e.Down}
+}
+
+// TailRepaired: a write that a crash had cut short was removed from the end of
+// a file. Nothing that had been acknowledged was in it.
+type TailRepaired struct {
+	Path string
+	// Offset is where the file was cut, Bytes how much was removed.
+	Offset, Bytes int64
+	Reason        string
+}
+
+// Log implements hollywood's EventLogger.
+func (e TailRepaired) Log() (slog.Level, string, []any) {
+	return slog.LevelWarn, "ballast: torn write removed", []any{"path", e.Path, "offset", e.Offset,
+		"bytes", e.Bytes, "reason", e.Reason}
+}
+
+// DamageFound: bytes that had been durable are gone or changed.
+type DamageFound struct {
+	Actor string
+	Err   error
+}
+
+// Log implements hollywood's EventLogger.
+func (e DamageFound) Log() (slog.Level, string, []any) {
+	return slog.LevelError, "ballast: damage found", []any{"actor", e.Actor, "err", e.Err}
+}
+
+// DataRebuilt: the application data of a group was brought back from a
+// snapshot (if Snapshot is not empty) and the log.
+type DataRebuilt struct {
+	Group    uint64
+	Snapshot string
+	Replayed uint64
+	Reason   string
+}
+
+// Log implements hollywood's EventLogger.
+func (e DataRebuilt) Log() (slog.Level, string, []any) {
+	return slog.LevelInfo, "ballast: application data rebuilt", []any{"group", e.Group,
+		"snapshot", e.Snapshot, "replayed", e.Replayed, "reason", e.Reason}
+}
+
+// SnapshotTaken: a snapshot was written and verified.
+type SnapshotTaken struct {
+	Info SnapshotInfo
+	Took time.Duration
+}
+
+// Log implements hollywood's EventLogger.
+func (e SnapshotTaken) Log() (slog.Level, string, []any) {
+	return slog.LevelInfo, "ballast: snapshot taken", []any{"id", e.Info.ID, "group", e.Info.Group,
+		"index", e.Info.Index, "raw_bytes", e.Info.RawBytes, "file_bytes", e.Info.FileBytes, "took", e.Took}
+}
+
+// LogCompacted: the front of a group's log was removed.
+type LogCompacted struct {
+	Group, First uint64
+}
+
+// Log implements hollywood's EventLogger.
+func (e LogCompacted) Log() (slog.Level, string, []any) {
+	return slog.LevelInfo, "ballast: log compacted", []any{"group", e.Group, "first", e.First}
+}

@@ -1,0 +1,331 @@
+package messages
+
+// Pair is a key and its value.
+type Pair struct {
+	Key, Value []byte
+}
+
+// Apply carries out the operations in committed entries, in order. It is
+// idempotent by index: entries at or below the applied index are stepped over.
+// The first entry after them must be the applied index plus one.
+type Apply struct {
+	Tag, Group uint64
+	// Entries to apply, consecutive. Owned by the receiver.
+	Entries []Entry
+}
+
+// Applied answers Apply. With a nil Err the state reflects every entry up to
+// Index and reads will see it. It is not necessarily on disk: the log is, and
+// what the application data has lost in a crash is replayed from there.
+//
+// Errors: ErrOutOfOrder (a gap after the applied index).
+type Applied struct {
+	Tag, Group uint64
+	// Index and Term of the last entry that has been applied.
+	Index, Term uint64
+	// Results has one result for each entry of the command. Entries that had
+	// been applied before have ErrResultLost.
+	Results []Result
+	Err     error
+}
+
+// Get asks for the value of a key.
+type Get struct {
+	Tag, Group uint64
+	Key        []byte
+}
+
+// Got answers Get.
+type Got struct {
+	Tag, Group uint64
+	Value      []byte
+	Found      bool
+	Err        error
+}
+
+// MultiGet asks for several values, read at one point in time.
+type MultiGet struct {
+	Tag, Group uint64
+	Keys       [][]byte
+}
+
+// MultiGot answers MultiGet, in the order of the keys. The value of a key that
+// does not exist is nil; that of an empty value is not.
+type MultiGot struct {
+	Tag, Group uint64
+	Values     [][]byte
+	Err        error
+}
+
+// Put sets a key directly, where no log drives the data.
+type Put struct {
+	Tag, Group uint64
+	Key, Value []byte
+}
+
+// PutDone answers Put. With a nil Err the value is on disk.
+//
+// Errors: ErrReplicated, ErrInvalid, ErrTooLarge, ErrNotJSON, ErrDiskFull.
+type PutDone struct {
+	Tag, Group uint64
+	Existed    bool
+	Err        error
+}
+
+// Delete removes a key directly, where no log drives the data.
+type Delete struct {
+	Tag, Group uint64
+	Key        []byte
+}
+
+// Deleted answers Delete. With a nil Err the removal is on disk.
+//
+// Errors: ErrReplicated, ErrInvalid, ErrTooLarge, ErrDiskFull.
+type Deleted struct {
+	Tag, Group uint64
+	Existed    bool
+	Err        error
+}
+
+// CompareAndSwap sets a key directly if its value is Expect; a nil Expect
+// means that the key must not exist.
+type CompareAndSwap struct {
+	Tag, Group    uint64
+	Key           []byte
+	Expect, Value []byte
+}
+
+// ComparedAndSwapped answers CompareAndSwap. With a nil Err and Swapped the new
+// value is on disk.
+//
+// Errors: those of Put.
+type ComparedAndSwapped struct {
+	Tag, Group uint64
+	Swapped    bool
+	Err        error
+}
+
+// Scan asks for keys in order, at one point in time: those with Prefix, or
+// those with From ≤ key < To if Prefix is empty. A nil To means to the end.
+type Scan struct {
+	Tag, Group uint64
+	Prefix     []byte
+	From, To   []byte
+	// Limit bounds the number of pairs; zero means 1000.
+	Limit int
+	// MaxBytes bounds keys and values together; at least one pair is
+	// returned. Zero means 1 MiB.
+	MaxBytes int
+	Reverse  bool
+	KeysOnly bool
+	// Cursor continues where an earlier Scanned left off: its Next.
+	Cursor []byte
+}
+
+// Scanned answers Scan.
+type Scanned struct {
+	Tag, Group uint64
+	Pairs      []Pair
+	// Next is the Cursor for the pairs that follow, nil if there are none. A
+	// scan of several calls is not one point in time; open a view for that.
+	Next []byte
+	Err  error
+}
+
+// CreateIndex creates an index directly, where no log drives the data.
+type CreateIndex struct {
+	Tag, Group uint64
+	Definition IndexDefinition
+}
+
+// IndexCreated answers CreateIndex. With a nil Err the definition is on disk
+// and the index is complete. Creating one that exists with the same definition
+// is not an error.
+//
+// Errors: ErrReplicated, ErrConflict (another definition has the name),
+// ErrNotJSON (a value under the prefix), ErrInvalid, ErrTooLarge.
+type IndexCreated struct {
+	Tag, Group uint64
+	Err        error
+}
+
+// DropIndex removes an index directly, where no log drives the data.
+type DropIndex struct {
+	Tag, Group uint64
+	Name       string
+}
+
+// IndexDropped answers DropIndex.
+//
+// Errors: ErrReplicated, ErrNotFound.
+type IndexDropped struct {
+	Tag, Group uint64
+	Err        error
+}
+
+// ListIndexes asks for the definitions of a group's indexes.
+type ListIndexes struct {
+	Tag, Group uint64
+}
+
+// IndexesListed answers ListIndexes, sorted by name.
+type IndexesListed struct {
+	Tag, Group  uint64
+	Definitions []IndexDefinition
+	Err         error
+}
+
+// QueryIndex asks for pairs in the order of an index. Bounds are JSON scalars
+// ("42", "\"abc\"", "true", "null"); an empty one sets no bound.
+type QueryIndex struct {
+	Tag, Group uint64
+	Name       string
+	// Equal asks for one value; it excludes Min and Max.
+	Equal string
+	// Min ≤ value ≤ Max.
+	Min, Max string
+	// Limit, MaxBytes, Reverse and Cursor as in Scan.
+	Limit    int
+	MaxBytes int
+	Reverse  bool
+	Cursor   []byte
+}
+
+// IndexQueried answers QueryIndex.
+//
+// Errors: ErrNotFound (no such index), ErrInvalid (a bound is not a JSON
+// scalar).
+type IndexQueried struct {
+	Tag, Group uint64
+	Pairs      []Pair
+	Next       []byte
+	Err        error
+}
+
+// ReadApplied asks how far a group's data has been applied.
+type ReadApplied struct {
+	Tag, Group uint64
+}
+
+// AppliedRead answers ReadApplied.
+type AppliedRead struct {
+	Tag, Group  uint64
+	Index, Term uint64
+	// Keys is the number of keys, without the reserved ones.
+	Keys int
+	Err  error
+}
+
+// OpenView opens a view: a group's data as it is now, whatever is written
+// afterwards. Writers never wait for it; it costs memory for each key that is
+// overwritten meanwhile and is given up beyond a limit.
+type OpenView struct {
+	Tag, Group uint64
+}
+
+// ViewOpened answers OpenView.
+type ViewOpened struct {
+	Tag, Group uint64
+	// View names it in ExportChunk and CloseView.
+	View uint64
+	// Index and Term of the last entry that the view includes.
+	Index, Term uint64
+	Err         error
+}
+
+// ExportChunk asks for the next piece of a view in the export format of
+// package kv: the same state always gives the same bytes.
+type ExportChunk struct {
+	Tag, Group uint64
+	View       uint64
+	// MaxBytes bounds the piece; zero means 256 KiB. A piece is never smaller
+	// than one pair of key and value cut at MaxSnapshotChunk.
+	MaxBytes int
+}
+
+// ChunkExported answers ExportChunk.
+//
+// Errors: ErrNotFound (no such view), ErrExpired.
+type ChunkExported struct {
+	Tag, Group uint64
+	View       uint64
+	Data       []byte
+	EOF        bool
+	Err        error
+}
+
+// CloseView closes a view.
+type CloseView struct {
+	Tag, Group uint64
+	View       uint64
+}
+
+// ViewClosed answers CloseView.
+//
+// Errors: ErrNotFound.
+type ViewClosed struct {
+	Tag, Group uint64
+	Err        error
+}
+
+// BeginImport starts to replace a group's data by an exported state, which was
+// taken at Index and Term. Readers see the old state until FinishImport is
+// answered, then the new one, and nothing between.
+type BeginImport struct {
+	Tag, Group  uint64
+	Index, Term uint64
+}
+
+// ImportBegun answers BeginImport.
+//
+// Errors: ErrConflict (another import is under way), ErrDiskFull.
+type ImportBegun struct {
+	Tag, Group uint64
+	Import     uint64
+	Err        error
+}
+
+// ImportChunk adds the next piece of the state.
+type ImportChunk struct {
+	Tag, Group uint64
+	Import     uint64
+	Data       []byte
+}
+
+// ChunkImported answers ImportChunk.
+//
+// Errors: ErrNotFound (no such import), ErrMalformed, ErrDiskFull. After any
+// of these the import is gone and the old state stays.
+type ChunkImported struct {
+	Tag, Group uint64
+	Err        error
+}
+
+// FinishImport swaps the imported state in.
+type FinishImport struct {
+	Tag, Group uint64
+	Import     uint64
+}
+
+// Imported answers FinishImport. With a nil Err the new state is on disk and
+// served; otherwise the old one is.
+type Imported struct {
+	Tag, Group  uint64
+	Index, Term uint64
+	Keys        int
+	Err         error
+}
+
+// AbortImport gives an import up; the old state stays.
+type AbortImport struct {
+	Tag, Group uint64
+	Import     uint64
+}
+
+// ImportAborted answers AbortImport.
+//
+// Errors: ErrNotFound.
+type ImportAborted struct {
+	Tag, Group uint64
+	Err        error
+}

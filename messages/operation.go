@@ -1,0 +1,271 @@
+package messages
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// OperationKind says what an Operation does. The numbers are part of the
+// on-disk format: they are in the Data of log entries.
+type OperationKind uint8
+
+// The kinds of operation.
+const (
+	OpPut            OperationKind = 1
+	OpDelete         OperationKind = 2
+	OpCompareAndSwap OperationKind = 3
+	OpCreateIndex    OperationKind = 4
+	OpDropIndex      OperationKind = 5
+)
+
+// String returns the kind's name.
+func (k OperationKind) String() string {
+	switch k {
+	case OpPut:
+		return "put"
+	case OpDelete:
+		return "delete"
+	case OpCompareAndSwap:
+		return "compare-and-swap"
+	case OpCreateIndex:
+		return "create-index"
+	case OpDropIndex:
+		return "drop-index"
+	}
+	return fmt.Sprintf("operation(%d)", uint8(k))
+}
+
+// Limits of application data, in bytes. A value must fit into one log entry
+// together with its key.
+const (
+	MaxKey       = 4 << 10
+	MaxValue     = 32 << 20
+	MaxIndexName = 255
+	MaxIndexPath = 1 << 10
+)
+
+// Operation is one change to the application data. Build it with Put, Delete,
+// and so on, propose it as the Data of a log entry with Encode, and it is
+// carried out when the entry is applied.
+type Operation struct {
+	Kind OperationKind
+	// Key is what is written; any bytes, 1 to MaxKey of them.
+	Key []byte
+	// Value is the new value (OpPut, OpCompareAndSwap), at most MaxValue
+	// bytes. An empty value is a value, not an absence.
+	Value []byte
+	// Expect is the value that OpCompareAndSwap requires; nil means that the
+	// key must not exist.
+	Expect []byte
+	// Index is the definition of OpCreateIndex; OpDropIndex uses its Name.
+	Index IndexDefinition
+}
+
+// IndexDefinition describes a secondary index over values that are JSON
+// documents: an entry for every key that begins with Prefix and whose value
+// has a scalar at Path.
+//
+// Entries are ordered by null < false < true < numbers < strings, numbers by
+// value and strings by their bytes, then by key. A document without the path,
+// or with an object or an array there, is not in the index. A value that is
+// not JSON is refused with ErrNotJSON.
+type IndexDefinition struct {
+	// Name of the index, 1 to MaxIndexName bytes.
+	Name string `json:"name"`
+	// Prefix of the keys it covers; empty covers all.
+	Prefix string `json:"prefix"`
+	// Path in the document, in gjson's dot syntax, for example "owner.name".
+	Path string `json:"path"`
+}
+
+// Put returns the operation that sets key to value.
+func PutOperation(key, value []byte) Operation {
+	return Operation{Kind: OpPut, Key: key, Value: value}
+}
+
+// DeleteOperation returns the operation that removes key.
+func DeleteOperation(key []byte) Operation { return Operation{Kind: OpDelete, Key: key} }
+
+// CompareAndSwapOperation returns the operation that sets key to value if its
+// current value is expect; a nil expect means that key must not exist.
+func CompareAndSwapOperation(key, expect, value []byte) Operation {
+	return Operation{Kind: OpCompareAndSwap, Key: key, Expect: expect, Value: value}
+}
+
+// CreateIndexOperation returns the operation that creates an index.
+func CreateIndexOperation(def IndexDefinition) Operation {
+	return Operation{Kind: OpCreateIndex, Index: def}
+}
+
+// DropIndexOperation returns the operation that removes an index.
+func DropIndexOperation(name string) Operation {
+	return Operation{Kind: OpDropIndex, Index: IndexDefinition{Name: name}}
+}
+
+// Result is what one operation did. Results are the same on every replica.
+type Result struct {
+	// Existed: the key (or index) was there before.
+	Existed bool
+	// Swapped: OpCompareAndSwap found what it expected and wrote.
+	Swapped bool
+	// Err says why the operation changed nothing: ErrNotJSON, ErrTooLarge,
+	// ErrInvalid, ErrMalformed (the entry's Data is not an operation),
+	// ErrConflict (the index exists with another definition), ErrNotFound (no
+	// index to drop). ErrResultLost is the exception: the operation was
+	// carried out.
+	Err error
+}
+
+// Validate reports the first limit that the operation breaks, as ErrInvalid or
+// ErrTooLarge.
+func (o Operation) Validate() error {
+	switch o.Kind {
+	case OpPut, OpDelete, OpCompareAndSwap:
+		switch {
+		case len(o.Key) == 0:
+			return fmt.Errorf("%v: empty key: %w", o.Kind, ErrInvalid)
+		case len(o.Key) > MaxKey:
+			return fmt.Errorf("%v: key of %d bytes, at most %d: %w", o.Kind, len(o.Key), MaxKey, ErrTooLarge)
+		case len(o.Value) > MaxValue:
+			return fmt.Errorf("%v: value of %d bytes, at most %d: %w", o.Kind, len(o.Value), MaxValue, ErrTooLarge)
+		case len(o.Expect) > MaxValue:
+			return fmt.Errorf("%v: expected value of %d bytes, at most %d: %w", o.Kind, len(o.Expect), MaxValue, ErrTooLarge)
+		}
+		return nil
+	case OpCreateIndex, OpDropIndex:
+		d := o.Index
+		switch {
+		case d.Name == "":
+			return fmt.Errorf("%v: empty index name: %w", o.Kind, ErrInvalid)
+		case o.Kind == OpCreateIndex && d.Path == "":
+			return fmt.Errorf("%v: index %q: empty path: %w", o.Kind, d.Name, ErrInvalid)
+		case len(d.Name) > MaxIndexName:
+			return fmt.Errorf("%v: index name of %d bytes, at most %d: %w", o.Kind, len(d.Name), MaxIndexName, ErrTooLarge)
+		case len(d.Path) > MaxIndexPath:
+			return fmt.Errorf("%v: index path of %d bytes, at most %d: %w", o.Kind, len(d.Path), MaxIndexPath, ErrTooLarge)
+		case len(d.Prefix) > MaxKey:
+			return fmt.Errorf("%v: index prefix of %d bytes, at most %d: %w", o.Kind, len(d.Prefix), MaxKey, ErrTooLarge)
+		}
+		return nil
+	}
+	return fmt.Errorf("unknown %v: %w", o.Kind, ErrInvalid)
+}
+
+// Bytes is the size of the operation's payload.
+func (o Operation) Bytes() int {
+	return len(o.Key) + len(o.Value) + len(o.Expect) + len(o.Index.Name) + len(o.Index.Prefix) + len(o.Index.Path)
+}
+
+// Encoding of an operation, version 1. Integers are unsigned varints; "bytes"
+// is a length followed by that many bytes.
+//
+//	put               0x01 key:bytes value:rest
+//	delete            0x02 key:rest
+//	compare-and-swap  0x03 key:bytes expect:(0x00 | 0x01 bytes) value:rest
+//	create-index      0x04 name:bytes prefix:bytes path:bytes
+//	drop-index        0x05 name:rest
+//
+// A first byte above 0x7f is reserved for later versions. There is no checksum:
+// the log's record has one.
+
+// Encode appends the operation's encoding to dst and returns it.
+func (o Operation) Encode(dst []byte) []byte {
+	dst = append(dst, byte(o.Kind))
+	switch o.Kind {
+	case OpPut:
+		dst = appendBytes(dst, o.Key)
+		dst = append(dst, o.Value...)
+	case OpDelete:
+		dst = append(dst, o.Key...)
+	case OpCompareAndSwap:
+		dst = appendBytes(dst, o.Key)
+		if o.Expect == nil {
+			dst = append(dst, 0)
+		} else {
+			dst = append(dst, 1)
+			dst = appendBytes(dst, o.Expect)
+		}
+		dst = append(dst, o.Value...)
+	case OpCreateIndex:
+		dst = appendBytes(dst, []byte(o.Index.Name))
+		dst = appendBytes(dst, []byte(o.Index.Prefix))
+		dst = appendBytes(dst, []byte(o.Index.Path))
+	case OpDropIndex:
+		dst = append(dst, o.Index.Name...)
+	}
+	return dst
+}
+
+// DecodeOperation decodes what Encode made. The operation's slices alias data.
+// The error matches ErrMalformed, ErrInvalid or ErrTooLarge.
+func DecodeOperation(data []byte) (Operation, error) {
+	if len(data) == 0 {
+		return Operation{}, fmt.Errorf("operation: no bytes: %w", ErrMalformed)
+	}
+	o := Operation{Kind: OperationKind(data[0])}
+	d := decoder{rest: data[1:]}
+	switch o.Kind {
+	case OpPut:
+		o.Key = d.bytes()
+		o.Value = d.rest
+	case OpDelete:
+		o.Key = d.rest
+	case OpCompareAndSwap:
+		o.Key = d.bytes()
+		if d.flag() {
+			o.Expect = d.bytes()
+		}
+		o.Value = d.rest
+	case OpCreateIndex:
+		o.Index.Name = string(d.bytes())
+		o.Index.Prefix = string(d.bytes())
+		o.Index.Path = string(d.bytes())
+		if len(d.rest) > 0 {
+			d.bad = true
+		}
+	case OpDropIndex:
+		o.Index.Name = string(d.rest)
+	default:
+		return Operation{}, fmt.Errorf("operation: unknown kind %#x: %w", data[0], ErrMalformed)
+	}
+	if d.bad {
+		return Operation{}, fmt.Errorf("operation: %v is cut short or overlong: %w", o.Kind, ErrMalformed)
+	}
+	if err := o.Validate(); err != nil {
+		return Operation{}, fmt.Errorf("operation: %w", err)
+	}
+	return o, nil
+}
+
+func appendBytes(dst, b []byte) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(b)))
+	return append(dst, b...)
+}
+
+type decoder struct {
+	rest []byte
+	bad  bool
+}
+
+// bytes never returns nil for bytes that are there, so that an empty expected
+// value stays apart from an absent one.
+func (d *decoder) bytes() []byte {
+	n, w := binary.Uvarint(d.rest)
+	if w <= 0 || n > uint64(len(d.rest)-w) {
+		d.bad, d.rest = true, nil
+		return nil
+	}
+	b := d.rest[w : w+int(n) : w+int(n)]
+	d.rest = d.rest[w+int(n):]
+	return b
+}
+
+func (d *decoder) flag() bool {
+	if len(d.rest) == 0 || d.rest[0] > 1 {
+		d.bad, d.rest = true, nil
+		return false
+	}
+	f := d.rest[0] == 1
+	d.rest = d.rest[1:]
+	return f
+}
