@@ -13,8 +13,8 @@ import (
 // that begins after them. A crash loses a suffix of the changes, never a part
 // of one call: Applied then tells from where to replay the log.
 //
-// Write, Apply, Sync, OpenView and BeginImport are for one goroutine; reads
-// and the methods of a View and an Import may be called from others meanwhile.
+// Write, Apply, OpenView and BeginImport are for one goroutine; Sync, reads and
+// the methods of a View and an Import may be called from others meanwhile.
 // Errors are those that package messages documents at the reply to the command
 // of the same name.
 type Store interface {
@@ -25,9 +25,14 @@ type Store interface {
 	// drives. All of them are one atomic change: after a crash all are there
 	// or none. An operation that fails by its own Result leaves the others.
 	Write(group uint64, ops []messages.Operation) ([]messages.Result, error)
-	// Sync makes every change durable. After an error the store is poisoned:
-	// changes fail, reads go on, and only Close and a new Open help.
+	// Sync makes every change durable that was made before it was called. It
+	// may run beside Apply and Write, from another goroutine. After an error
+	// the store is poisoned: changes fail, reads go on, and only Close and a
+	// new Open help.
 	Sync() error
+	// Poisoned reports whether an earlier change or Sync failed in a way that
+	// only reopening mends.
+	Poisoned() bool
 
 	// Applied returns the index and term up to which a group was applied.
 	Applied(group uint64) (index, term uint64)

@@ -1,0 +1,592 @@
+package actors
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/anthdm/hollywood/actor"
+	"github.com/ballast-raft/ballast/kv"
+	"github.com/ballast-raft/ballast/messages"
+)
+
+// KVConfig configures an application-data actor.
+type KVConfig struct {
+	// Open opens the store; it is called again after every failure.
+	Open func() (kv.Store, error)
+	// Replicated: a log drives the data. Direct writes are refused with
+	// ErrReplicated, and Apply is answered without waiting for the disk, since
+	// what a crash takes away is replayed from the log.
+	Replicated bool
+	// SyncEvery is how much may be applied, in bytes of payload, before the
+	// data is synced in the background. Default 8 MiB. It bounds what has to be
+	// replayed after a crash. It means nothing unless Replicated.
+	SyncEvery int
+	// Lease is how long a view or an import may be idle before it is given up.
+	// Default 1 minute.
+	Lease time.Duration
+	// MaxViews is how many views may be open. Default 64.
+	MaxViews int
+	Config
+}
+
+// KV is a running application-data actor: it answers Apply, Get, MultiGet, Put,
+// Delete, CompareAndSwap, Scan, CreateIndex, DropIndex, ListIndexes,
+// QueryIndex, ReadApplied, OpenView, ExportChunk, CloseView, BeginImport,
+// ImportChunk, FinishImport and AbortImport.
+//
+// Direct writes are committed in groups: those that arrive while a sync is
+// under way share the next one, and a read that would see a write whose sync is
+// under way waits for it, so that nobody sees what a crash could take back.
+type KV struct{ *Host }
+
+// SpawnKV starts an application-data actor.
+func SpawnKV(engine *actor.Engine, cfg KVConfig) (*KV, error) {
+	if cfg.SyncEvery == 0 {
+		cfg.SyncEvery = 8 << 20
+	}
+	if cfg.Lease == 0 {
+		cfg.Lease = time.Minute
+	}
+	if cfg.MaxViews == 0 {
+		cfg.MaxViews = 64
+	}
+	cfg.New = func(h *Host) Behavior {
+		return &kvBehavior{host: h, cfg: cfg, leases: make(map[uint64]*lease)}
+	}
+	h, err := Spawn(engine, cfg.Config)
+	if err != nil {
+		return nil, err
+	}
+	return &KV{h}, nil
+}
+
+type kvBehavior struct {
+	host  *Host
+	cfg   KVConfig
+	store kv.Store
+
+	writes  []*Request // direct writes that wait for the next batch
+	reads   []*Request // reads that wait for the sync under way
+	syncing bool       // a batch of direct writes is not durable yet
+	dirty   int        // bytes applied since the last background sync
+	syncBg  bool       // a background sync is under way
+
+	leases map[uint64]*lease
+	next   uint64
+	sweeps bool
+	// importing: a new state is being swapped in, and nothing may change the
+	// store. Changes wait in held.
+	importing bool
+	held      []*Request
+}
+
+// lease is a view or an import, given up when it has been idle for too long.
+type lease struct {
+	id       uint64
+	group    uint64
+	index    uint64 // of an import
+	term     uint64
+	view     kv.View   // or
+	imported kv.Import // this
+	underWay int
+	used     time.Time
+	expired  bool // given up, kept for another lease so that its owner is told
+}
+
+// applying is the Note of an Apply that has been handed to the store, writing
+// that of a direct write.
+type (
+	applying struct{ group, last uint64 }
+	writing  struct{}
+)
+
+const (
+	kvSyncLane   = 0
+	kvExportLane = 1
+	kvImportLane = 2
+)
+
+func (b *kvBehavior) Open() (err error) {
+	b.store, err = b.cfg.Open()
+	return err
+}
+
+func (b *kvBehavior) Close() error {
+	if b.store == nil {
+		return nil
+	}
+	err := b.store.Sync()
+	return errors.Join(err, b.store.Close())
+}
+
+// Drain lets go of what would hold the end up.
+func (b *kvBehavior) Drain() { b.commit() }
+
+func (b *kvBehavior) Message(any) {}
+
+func (b *kvBehavior) Handle(r *Request) {
+	switch c := r.Command.(type) {
+	case messages.Apply:
+		b.apply(r, c)
+	case messages.Put, messages.Delete, messages.CompareAndSwap, messages.CreateIndex, messages.DropIndex:
+		b.write(r)
+	case messages.Get, messages.MultiGet, messages.Scan, messages.QueryIndex, messages.ListIndexes, messages.ReadApplied:
+		if b.syncing {
+			b.reads = append(b.reads, r)
+			return
+		}
+		b.read(r)
+	case messages.OpenView:
+		if b.syncing || b.importing {
+			b.hold(r)
+			return
+		}
+		b.openView(r, c)
+	case messages.ExportChunk:
+		b.exportChunk(r, c)
+	case messages.CloseView:
+		b.closeView(r, c)
+	case messages.BeginImport:
+		if b.importing {
+			b.hold(r)
+			return
+		}
+		b.beginImport(r, c)
+	case messages.ImportChunk:
+		b.importChunk(r, c)
+	case messages.FinishImport:
+		b.finishImport(r, c)
+	case messages.AbortImport:
+		b.abortImport(r, c)
+	default:
+		r.Fail(unknown(b.host, c))
+	}
+}
+
+func (b *kvBehavior) hold(r *Request) { b.held = append(b.held, r) }
+
+// release handles what was held.
+func (b *kvBehavior) release() {
+	held := b.held
+	b.held = nil
+	for _, r := range held {
+		b.Handle(r)
+	}
+}
+
+func (b *kvBehavior) apply(r *Request, c messages.Apply) {
+	if b.importing {
+		b.hold(r)
+		return
+	}
+	if n := len(c.Entries); n > 0 {
+		r.Note = applying{c.Group, c.Entries[n-1].Index}
+	}
+	results, err := b.store.Apply(c.Group, c.Entries)
+	index, term := b.store.Applied(c.Group)
+	if b.failed(r, err) {
+		return
+	}
+	r.Reply(messages.Applied{Tag: c.Tag, Group: c.Group, Index: index, Term: term, Results: results, Err: err})
+	b.dirty += c.Bytes()
+	if b.dirty >= b.cfg.SyncEvery {
+		b.syncInBackground()
+	}
+}
+
+// failed fails the actor if the store needs to be reopened; Resolve then
+// answers the request.
+func (b *kvBehavior) failed(r *Request, err error) bool {
+	if err == nil || !b.store.Poisoned() {
+		return false
+	}
+	b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err))
+	return true
+}
+
+func (b *kvBehavior) syncInBackground() {
+	if b.syncBg {
+		return
+	}
+	b.syncBg, b.dirty = true, 0
+	b.host.Run(kvSyncLane, func() func() {
+		err := b.store.Sync()
+		return func() {
+			b.syncBg = false
+			if err != nil {
+				b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err))
+			}
+		}
+	})
+}
+
+// write queues a direct write for the next batch.
+func (b *kvBehavior) write(r *Request) {
+	if b.cfg.Replicated {
+		r.Fail(fmt.Errorf("%s: %T: %w: send ApplyEntry to the supervisor, or propose the operation", b.host.PID().ID, r.Command, messages.ErrReplicated))
+		return
+	}
+	b.writes = append(b.writes, r)
+	b.commit()
+}
+
+// commit writes a batch, each group's operations in one atomic change, and
+// syncs it. Those that arrive meanwhile form the next one.
+func (b *kvBehavior) commit() {
+	if b.syncing || b.importing || len(b.writes) == 0 {
+		return
+	}
+	batch := b.writes
+	b.writes = nil
+	replies := make([]messages.Reply, len(batch))
+	groups := make(map[uint64][]int)
+	for i, r := range batch {
+		g, _ := operation(r.Command)
+		groups[g] = append(groups[g], i)
+	}
+	for _, g := range sortedKeys(groups) {
+		ops := make([]messages.Operation, len(groups[g]))
+		for j, i := range groups[g] {
+			batch[i].Note = writing{}
+			_, ops[j] = operation(batch[i].Command)
+		}
+		results, err := b.store.Write(g, ops)
+		if err != nil && b.store.Poisoned() {
+			b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err))
+			return
+		}
+		for j, i := range groups[g] {
+			if err != nil {
+				replies[i] = batch[i].Command.Refuse(err)
+			} else {
+				replies[i] = outcome(batch[i].Command, results[j])
+			}
+		}
+	}
+	b.syncing = true
+	b.host.Run(kvSyncLane, func() func() {
+		err := b.store.Sync()
+		return func() {
+			b.syncing = false
+			if err != nil {
+				b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err))
+				return
+			}
+			for i, r := range batch {
+				r.Reply(replies[i])
+			}
+			reads := b.reads
+			b.reads = nil
+			for _, r := range reads {
+				b.read(r)
+			}
+			b.release()
+			b.commit()
+		}
+	})
+}
+
+// operation is what a direct write asks for.
+func operation(c messages.Command) (group uint64, op messages.Operation) {
+	switch c := c.(type) {
+	case messages.Put:
+		return c.Group, messages.PutOperation(c.Key, c.Value)
+	case messages.Delete:
+		return c.Group, messages.DeleteOperation(c.Key)
+	case messages.CompareAndSwap:
+		return c.Group, messages.CompareAndSwapOperation(c.Key, c.Expect, c.Value)
+	case messages.CreateIndex:
+		return c.Group, messages.CreateIndexOperation(c.Definition)
+	case messages.DropIndex:
+		return c.Group, messages.DropIndexOperation(c.Name)
+	}
+	panic(fmt.Sprintf("actors: %T is not a direct write", c))
+}
+
+// outcome turns an operation's result into the reply of its command.
+func outcome(c messages.Command, res messages.Result) messages.Reply {
+	switch c := c.(type) {
+	case messages.Put:
+		return messages.PutDone{Tag: c.Tag, Group: c.Group, Existed: res.Existed, Err: res.Err}
+	case messages.Delete:
+		return messages.Deleted{Tag: c.Tag, Group: c.Group, Existed: res.Existed, Err: res.Err}
+	case messages.CompareAndSwap:
+		return messages.ComparedAndSwapped{Tag: c.Tag, Group: c.Group, Swapped: res.Swapped, Err: res.Err}
+	case messages.CreateIndex:
+		return messages.IndexCreated{Tag: c.Tag, Group: c.Group, Err: res.Err}
+	case messages.DropIndex:
+		return messages.IndexDropped{Tag: c.Tag, Group: c.Group, Err: res.Err}
+	}
+	panic(fmt.Sprintf("actors: %T is not a direct write", c))
+}
+
+func (b *kvBehavior) read(r *Request) {
+	switch c := r.Command.(type) {
+	case messages.Get:
+		v, found, err := b.store.Get(c.Group, c.Key)
+		r.Reply(messages.Got{Tag: c.Tag, Group: c.Group, Value: v, Found: found, Err: err})
+	case messages.MultiGet:
+		vs, err := b.store.MultiGet(c.Group, c.Keys)
+		r.Reply(messages.MultiGot{Tag: c.Tag, Group: c.Group, Values: vs, Err: err})
+	case messages.Scan:
+		pairs, next, err := b.store.Scan(c)
+		r.Reply(messages.Scanned{Tag: c.Tag, Group: c.Group, Pairs: pairs, Next: next, Err: err})
+	case messages.QueryIndex:
+		pairs, next, err := b.store.Query(c)
+		r.Reply(messages.IndexQueried{Tag: c.Tag, Group: c.Group, Pairs: pairs, Next: next, Err: err})
+	case messages.ListIndexes:
+		r.Reply(messages.IndexesListed{Tag: c.Tag, Group: c.Group, Definitions: b.store.Indexes(c.Group)})
+	case messages.ReadApplied:
+		index, term := b.store.Applied(c.Group)
+		r.Reply(messages.AppliedRead{Tag: c.Tag, Group: c.Group, Index: index, Term: term, Keys: b.store.Keys(c.Group)})
+	}
+}
+
+// add leases a view or an import.
+func (b *kvBehavior) add(l *lease) uint64 {
+	b.next++
+	l.id, l.used = b.host.incarnation<<32|b.next, b.host.Now()
+	b.leases[l.id] = l
+	b.sweep()
+	return l.id
+}
+
+// find returns what is leased under an id, for the view or the import it must
+// be.
+func (b *kvBehavior) find(r *Request, id uint64, view bool) *lease {
+	l := b.leases[id]
+	switch {
+	case l == nil || view != (l.view != nil):
+		r.Fail(fmt.Errorf("%s: %T %d: %w", b.host.PID().ID, r.Command, id, messages.ErrNotFound))
+	case l.expired:
+		r.Fail(fmt.Errorf("%s: %T %d: idle for %v: %w", b.host.PID().ID, r.Command, id, b.cfg.Lease, messages.ErrExpired))
+	default:
+		return l
+	}
+	return nil
+}
+
+// settle notes that one command of a lease is done. After an error it is gone.
+func (b *kvBehavior) settle(l *lease, err error) {
+	l.underWay--
+	l.used = b.host.Now()
+	if err != nil {
+		delete(b.leases, l.id)
+	}
+}
+
+func (b *kvBehavior) openView(r *Request, c messages.OpenView) {
+	if len(b.leases) >= b.cfg.MaxViews {
+		r.Fail(fmt.Errorf("%s: %d views are open: %w", b.host.PID().ID, len(b.leases), messages.ErrOverloaded))
+		return
+	}
+	v, err := b.store.OpenView(c.Group)
+	if err != nil {
+		r.Fail(err)
+		return
+	}
+	index, term := v.Index()
+	id := b.add(&lease{group: c.Group, view: v})
+	r.Reply(messages.ViewOpened{Tag: c.Tag, Group: c.Group, View: id, Index: index, Term: term})
+}
+
+func (b *kvBehavior) exportChunk(r *Request, c messages.ExportChunk) {
+	l := b.find(r, c.View, true)
+	if l == nil {
+		return
+	}
+	size := c.MaxBytes
+	if size <= 0 {
+		size = defaultChunk
+	}
+	size = min(size, messages.MaxSnapshotChunk)
+	l.underWay++
+	b.host.Run(kvExportLane, func() func() {
+		data := make([]byte, size)
+		n, err := io.ReadFull(l.view, data)
+		eof := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+		if eof {
+			err = nil
+		}
+		if err != nil {
+			n, err = 0, errors.Join(err, l.view.Close())
+		}
+		return func() {
+			b.settle(l, err)
+			r.Reply(messages.ChunkExported{Tag: c.Tag, Group: c.Group, View: c.View, Data: data[:n], EOF: eof, Err: err})
+		}
+	})
+}
+
+func (b *kvBehavior) closeView(r *Request, c messages.CloseView) {
+	l := b.find(r, c.View, true)
+	if l == nil {
+		return
+	}
+	delete(b.leases, l.id)
+	b.host.Run(kvExportLane, func() func() {
+		err := l.view.Close()
+		return func() { r.Reply(messages.ViewClosed{Tag: c.Tag, Group: c.Group, Err: err}) }
+	})
+}
+
+func (b *kvBehavior) beginImport(r *Request, c messages.BeginImport) {
+	for _, l := range b.leases {
+		if l.imported != nil && !l.expired {
+			r.Fail(fmt.Errorf("%s: another import is under way: %w", b.host.PID().ID, messages.ErrConflict))
+			return
+		}
+	}
+	imp, err := b.store.BeginImport(c.Group, c.Index, c.Term)
+	if err != nil {
+		r.Fail(err)
+		return
+	}
+	id := b.add(&lease{group: c.Group, index: c.Index, term: c.Term, imported: imp})
+	r.Reply(messages.ImportBegun{Tag: c.Tag, Group: c.Group, Import: id})
+}
+
+func (b *kvBehavior) importChunk(r *Request, c messages.ImportChunk) {
+	l := b.find(r, c.Import, false)
+	if l == nil {
+		return
+	}
+	l.underWay++
+	b.host.Run(kvImportLane, func() func() {
+		_, err := l.imported.Write(c.Data)
+		if err != nil {
+			err = errors.Join(err, l.imported.Abort())
+		}
+		return func() {
+			b.settle(l, err)
+			r.Reply(messages.ChunkImported{Tag: c.Tag, Group: c.Group, Err: err})
+			if l.underWay == 0 {
+				b.release()
+			}
+		}
+	})
+}
+
+// finishImport swaps the new state in. Changes wait meanwhile, reads do not.
+func (b *kvBehavior) finishImport(r *Request, c messages.FinishImport) {
+	l := b.find(r, c.Import, false)
+	if l == nil {
+		return
+	}
+	if b.syncing || b.importing || l.underWay > 0 {
+		b.hold(r) // until what is under way is done
+		return
+	}
+	delete(b.leases, l.id)
+	b.importing = true
+	r.Note = applying{l.group, l.index}
+	// The sync lane, so that no sync is under way while the file is replaced.
+	b.host.Run(kvSyncLane, func() func() {
+		keys, err := l.imported.Finish()
+		return func() {
+			b.importing = false
+			if b.failed(r, err) {
+				return
+			}
+			reply := messages.Imported{Tag: c.Tag, Group: c.Group, Keys: keys, Err: err}
+			if err == nil {
+				reply.Index, reply.Term = l.index, l.term
+			}
+			r.Reply(reply)
+			b.release()
+			b.commit()
+		}
+	})
+}
+
+func (b *kvBehavior) abortImport(r *Request, c messages.AbortImport) {
+	l := b.find(r, c.Import, false)
+	if l == nil {
+		return
+	}
+	delete(b.leases, l.id)
+	b.host.Run(kvImportLane, func() func() {
+		err := l.imported.Abort()
+		return func() { r.Reply(messages.ImportAborted{Tag: c.Tag, Group: c.Group, Err: err}) }
+	})
+}
+
+// sweep gives up the views and imports whose lease has run out.
+func (b *kvBehavior) sweep() {
+	if b.sweeps {
+		return
+	}
+	b.sweeps = true
+	b.host.After(b.cfg.Lease/2+time.Millisecond, func() {
+		b.sweeps = false
+		now := b.host.Now()
+		for _, id := range sortedKeys(b.leases) {
+			l := b.leases[id]
+			if l.underWay > 0 || now.Sub(l.used) < b.cfg.Lease {
+				continue
+			}
+			l.used = now
+			if l.expired {
+				delete(b.leases, id)
+				continue
+			}
+			l.expired = true
+			b.giveUp(l)
+		}
+		if len(b.leases) > 0 {
+			b.sweep()
+		}
+	})
+}
+
+func (b *kvBehavior) giveUp(l *lease) {
+	lane, end := kvExportLane, func() error { return l.view.Close() }
+	if l.imported != nil {
+		lane, end = kvImportLane, l.imported.Abort
+	}
+	b.host.Run(lane, func() func() {
+		err := end()
+		return func() {
+			if err != nil {
+				b.host.Fail(fmt.Errorf("%s: give up %d: %w", b.host.PID().ID, l.id, err))
+			}
+		}
+	})
+}
+
+// Resolve: an Apply or an import has succeeded if the store has applied that
+// far. A direct write that had reached the store may be on disk or not; one
+// that was still waiting has left no trace and is done now, and so is a read.
+// Views and imports do not survive.
+func (b *kvBehavior) Resolve(r *Request, cause error) {
+	crashed := fmt.Errorf("%s: %w: %w", b.host.PID().ID, messages.ErrCrashed, cause)
+	switch note := r.Note.(type) {
+	case applying:
+		index, term := b.store.Applied(note.group)
+		if index < note.last {
+			r.Fail(crashed)
+			return
+		}
+		switch c := r.Command.(type) {
+		case messages.Apply:
+			lost := messages.Result{Err: fmt.Errorf("%s: %w", b.host.PID().ID, messages.ErrResultLost)}
+			r.Reply(messages.Applied{Tag: c.Tag, Group: c.Group, Index: index, Term: term, Results: slices.Repeat([]messages.Result{lost}, len(c.Entries))})
+		case messages.FinishImport:
+			if index == note.last {
+				r.Reply(messages.Imported{Tag: c.Tag, Group: c.Group, Index: index, Term: term, Keys: b.store.Keys(c.Group)})
+			}
+		}
+		return
+	case writing:
+		return // in doubt
+	}
+	switch r.Command.(type) {
+	case messages.ExportChunk, messages.CloseView, messages.ImportChunk, messages.FinishImport, messages.AbortImport:
+		r.Fail(crashed)
+	default:
+		b.Handle(r)
+	}
+}

@@ -1,0 +1,279 @@
+package actors
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/anthdm/hollywood/actor"
+	raftlog "github.com/ballast-raft/ballast/log"
+	"github.com/ballast-raft/ballast/messages"
+)
+
+// LogConfig configures a log actor.
+type LogConfig struct {
+	// Open opens the store; it is called again after every failure.
+	Open func() (raftlog.Store, error)
+	// MaxBatchBytes starts a sync without waiting for more once that much is
+	// staged. Default 1 MiB. A larger one gives more throughput and longer
+	// waits to those at its front.
+	MaxBatchBytes int
+	Config
+}
+
+// Log is a running log actor: it answers Append, TruncateFrom, TruncateBefore,
+// ResetLog, SetStable, GetStable, ReadEntry, ReadRange, ReadBounds and
+// ListGroups.
+//
+// It commits in groups without a timer. A change is checked and encoded at
+// once; while one batch is being synced by a worker the next one grows, and it
+// leaves when the worker comes back. When nothing is being synced, the batch
+// leaves as soon as the inbox has stopped growing: measured, a front that takes
+// just what is queued settles at half a batch for N waiting clients, one that
+// waits for the queue to stop growing gets nearly N.
+type Log struct {
+	*Host
+	mu    sync.Mutex
+	stats messages.LogStatistics
+}
+
+// SpawnLog starts a log actor.
+func SpawnLog(engine *actor.Engine, cfg LogConfig) (*Log, error) {
+	if cfg.MaxBatchBytes == 0 {
+		cfg.MaxBatchBytes = 1 << 20
+	}
+	l := &Log{}
+	cfg.New = func(h *Host) Behavior { return &logBehavior{host: h, cfg: cfg, log: l} }
+	h, err := Spawn(engine, cfg.Config)
+	if err != nil {
+		return nil, err
+	}
+	l.Host = h
+	return l, nil
+}
+
+// Statistics counts what the actor has made durable since it was spawned.
+func (l *Log) Statistics() messages.LogStatistics {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stats
+}
+
+const (
+	logSyncLane = 0
+	logReadLane = 1
+)
+
+type logBehavior struct {
+	host  *Host
+	cfg   LogConfig
+	log   *Log
+	store raftlog.Store
+
+	pending  []*Request // staged and not durable, in the order of staging
+	syncing  bool
+	flushing bool // a look at the inbox is under way
+	seen     int  // len(pending) at the last look
+}
+
+// staged is the Note of a request whose change has a position.
+type staged struct {
+	position uint64
+	reply    messages.Reply // when it is durable
+}
+
+func (b *logBehavior) Open() (err error) {
+	b.store, err = b.cfg.Open()
+	return err
+}
+
+func (b *logBehavior) Close() error {
+	if b.store == nil {
+		return nil
+	}
+	return b.store.Close()
+}
+
+func (b *logBehavior) Drain()      {}
+func (b *logBehavior) Message(any) {}
+
+func (b *logBehavior) Handle(r *Request) {
+	switch c := r.Command.(type) {
+	case messages.Append:
+		position, err := b.store.Append(c.Group, c.Entries, c.HardState)
+		reply := messages.Appended{Tag: c.Tag, Group: c.Group}
+		if n := len(c.Entries); n > 0 && err == nil {
+			reply.First, reply.Last = c.Entries[0].Index, c.Entries[n-1].Index
+		}
+		b.stage(r, position, reply, err)
+	case messages.TruncateFrom:
+		position, err := b.store.TruncateFrom(c.Group, c.Index)
+		b.stage(r, position, messages.Truncated{Tag: c.Tag, Group: c.Group}, err)
+	case messages.TruncateBefore:
+		position, err := b.store.TruncateBefore(c.Group, c.Index)
+		b.stage(r, position, messages.Compacted{Tag: c.Tag, Group: c.Group}, err)
+	case messages.ResetLog:
+		position, err := b.store.Reset(c.Group, c.Index, c.Term)
+		b.stage(r, position, messages.LogReset{Tag: c.Tag, Group: c.Group}, err)
+	case messages.SetStable:
+		position, err := b.store.SetStable(c.Group, c.Name, c.Value)
+		b.stage(r, position, messages.StableSet{Tag: c.Tag, Group: c.Group}, err)
+	case messages.GetStable:
+		value, err := b.store.Stable(c.Group, c.Name)
+		r.Reply(messages.StableGot{Tag: c.Tag, Group: c.Group, Value: value, Err: err})
+	case messages.ReadBounds:
+		r.Reply(messages.BoundsRead{Tag: c.Tag, Group: c.Group, Bounds: b.store.Bounds(c.Group)})
+	case messages.ListGroups:
+		r.Reply(messages.GroupsListed{Tag: c.Tag, Group: c.Group, Groups: b.store.Groups()})
+	case messages.ReadEntry:
+		b.read(func() {
+			e, err := b.store.Entry(c.Group, c.Index)
+			r.Reply(messages.EntryRead{Tag: c.Tag, Group: c.Group, Entry: e, Err: err})
+		})
+	case messages.ReadRange:
+		b.read(func() {
+			es, err := b.store.Entries(c.Group, c.From, c.To, c.MaxBytes)
+			r.Reply(messages.RangeRead{Tag: c.Tag, Group: c.Group, Entries: es, Err: err})
+		})
+	default:
+		r.Fail(unknown(b.host, c))
+	}
+}
+
+// unknown is the answer to a command that belongs to another actor.
+func unknown(h *Host, c messages.Command) error {
+	return fmt.Errorf("%s does not answer %T: %w", h.PID().ID, c, messages.ErrInvalid)
+}
+
+// read runs on a worker of its own: a read may have to wait for the disk, and
+// must wait for no sync.
+func (b *logBehavior) read(f func()) {
+	b.host.Run(logReadLane, func() func() { f(); return nil })
+}
+
+func (b *logBehavior) stage(r *Request, position uint64, reply messages.Reply, err error) {
+	if err != nil {
+		r.Fail(err)
+		return
+	}
+	if position == 0 { // there is nothing to do, but it may rest on what is staged
+		position, _ = b.store.Staged()
+	}
+	r.Note = staged{position, reply}
+	b.pending = append(b.pending, r)
+	b.commit()
+}
+
+// commit starts a sync, or a look at whether more is coming.
+func (b *logBehavior) commit() {
+	if b.syncing || len(b.pending) == 0 {
+		return
+	}
+	if _, bytes := b.store.Staged(); bytes >= b.cfg.MaxBatchBytes {
+		b.sync()
+		return
+	}
+	if !b.flushing {
+		b.flushing, b.seen = true, 0
+		b.look()
+	}
+}
+
+// look goes once around the inbox: whatever was sent before it is staged when
+// it comes back. If that made the batch grow, more may be on its way.
+func (b *logBehavior) look() {
+	b.host.Yield(func() {
+		switch {
+		case b.syncing:
+			b.flushing = false
+		case len(b.pending) > b.seen:
+			b.seen = len(b.pending)
+			b.look()
+		default:
+			b.flushing = false
+			b.sync()
+		}
+	})
+}
+
+func (b *logBehavior) sync() {
+	batch := b.pending
+	b.pending = nil
+	b.syncing = true
+	b.host.Run(logSyncLane, func() func() {
+		began := b.host.Now()
+		_, err := b.store.Sync()
+		took := b.host.Now().Sub(began)
+		return func() { b.synced(batch, took, err) }
+	})
+}
+
+func (b *logBehavior) synced(batch []*Request, took time.Duration, err error) {
+	b.syncing = false
+	if err != nil {
+		err = fmt.Errorf("%s: %w", b.host.PID().ID, err)
+		if b.store.Poisoned() {
+			b.host.Fail(err) // Resolve answers the batch and what was staged after it
+			return
+		}
+		// Nothing was written, and everything that was staged is dropped.
+		for _, r := range append(batch, b.pending...) {
+			r.Fail(err)
+		}
+		b.pending = nil
+		return
+	}
+	b.count(batch, took)
+	for _, r := range batch {
+		r.Reply(b.bounded(r.Note.(staged).reply))
+	}
+	b.commit()
+}
+
+// bounded completes a reply that tells where the log begins or ends now.
+func (b *logBehavior) bounded(reply messages.Reply) messages.Reply {
+	switch m := reply.(type) {
+	case messages.Truncated:
+		m.Last = b.store.Bounds(m.Group).Last
+		return m
+	case messages.Compacted:
+		m.First = b.store.Bounds(m.Group).First
+		return m
+	}
+	return reply
+}
+
+func (b *logBehavior) count(batch []*Request, took time.Duration) {
+	l := b.log
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range batch {
+		if c, ok := r.Command.(messages.Append); ok {
+			l.stats.Appends++
+			l.stats.Entries += uint64(len(c.Entries))
+			l.stats.Bytes += uint64(c.Bytes())
+		}
+	}
+	l.stats.Syncs++
+	l.stats.SyncTime += took
+	l.stats.LastSync = took
+	l.stats.LastBatch = len(batch)
+}
+
+// Resolve: what reached the disk has succeeded, what did not left no trace, and
+// reads are done again. A command that failed in the middle of being staged has
+// no position, and may have been synced all the same.
+func (b *logBehavior) Resolve(r *Request, cause error) {
+	if s, ok := r.Note.(staged); ok {
+		if s.position <= b.store.Durable() {
+			r.Reply(b.bounded(s.reply))
+		} else {
+			r.Fail(fmt.Errorf("%s: %w: %w", b.host.PID().ID, messages.ErrCrashed, cause))
+		}
+		return
+	}
+	switch r.Command.(type) {
+	case messages.ReadEntry, messages.ReadRange:
+		b.Handle(r)
+	}
+}
