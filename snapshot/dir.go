@@ -1,0 +1,126 @@
+package snapshot
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/ballast-raft/ballast/messages"
+	"github.com/ballast-raft/ballast/messages/durable"
+)
+
+// Dir is a Store that keeps its snapshots as files in one directory.
+type Dir struct {
+	path    string
+	options Options
+	codec   *codec
+	lock    *durable.Lock // nil with NoLock
+
+	closed atomic.Bool
+
+	// maintenance is held by whoever removes snapshots, from its decision to
+	// the removal, so that two of them cannot each rely on the other's victim.
+	maintenance sync.Mutex
+
+	mu       sync.Mutex
+	writers  map[string]*writer // by id
+	readers  map[*reader]struct{}
+	open     map[string]int   // readers of a snapshot, by id, from the start of Open
+	verified map[string]stamp // what a file was when it last verified whole
+}
+
+var _ Store = (*Dir)(nil)
+
+// OpenDir opens the directory, which is made if it is missing, and removes the
+// unfinished files that a crash has left in it. It reads no snapshot.
+//
+// Errors: messages.ErrInvalid (the options), messages.ErrLocked,
+// messages.ErrDiskFull.
+func OpenDir(path string, o Options) (*Dir, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	d := &Dir{
+		path:     filepath.Clean(path),
+		options:  o.withDefaults(),
+		writers:  map[string]*writer{},
+		readers:  map[*reader]struct{}{},
+		open:     map[string]int{},
+		verified: map[string]stamp{},
+	}
+	if err := d.start(); err != nil {
+		if d.lock != nil {
+			err = errors.Join(err, d.lock.Release())
+		}
+		return nil, fmt.Errorf("snapshot: open %s: %w", d.path, durable.Wrap(err))
+	}
+	return d, nil
+}
+
+func (d *Dir) start() (err error) {
+	if err = durable.MkdirAll(d.options.Disk, d.path); err != nil {
+		return err
+	}
+	if !d.options.NoLock {
+		if d.lock, err = durable.LockDir(d.path); err != nil {
+			return err
+		}
+	}
+	if _, err = durable.RemoveTemps(d.options.Disk, d.path); err != nil {
+		return err
+	}
+	d.codec, err = newCodec(d.options)
+	return err
+}
+
+// Close implements Store. Readers that are still open are closed as well. Every
+// later call, and those that are reading files at the moment, fail with an
+// error that matches messages.ErrStopped. A second Close does nothing.
+func (d *Dir) Close() error {
+	d.mu.Lock()
+	if d.closed.Swap(true) {
+		d.mu.Unlock()
+		return nil
+	}
+	var writers []*writer
+	for _, w := range d.writers {
+		writers = append(writers, w)
+	}
+	var readers []*reader
+	for r := range d.readers {
+		readers = append(readers, r)
+	}
+	d.mu.Unlock()
+	// By id, so that a test that counts disk operations sees one order.
+	slices.SortFunc(writers, func(a, b *writer) int { return strings.Compare(a.info.ID, b.info.ID) })
+
+	var errs []error
+	for _, w := range writers {
+		errs = append(errs, w.stop(messages.ErrStopped))
+	}
+	for _, r := range readers {
+		errs = append(errs, r.stop(messages.ErrStopped))
+	}
+	if d.lock != nil {
+		errs = append(errs, d.lock.Release())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("snapshot: close %s: %w", d.path, err)
+	}
+	return nil
+}
+
+// filePath is where the snapshot with a valid id is kept.
+func (d *Dir) filePath(id string) string { return filepath.Join(d.path, id+fileSuffix) }
+
+// running returns an error after Close.
+func (d *Dir) running() error {
+	if d.closed.Load() {
+		return messages.ErrStopped
+	}
+	return nil
+}

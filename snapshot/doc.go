@@ -1,0 +1,108 @@
+// Package snapshot keeps snapshots of application state in one directory: rare,
+// large, immutable, compressed files, every byte of which is checked.
+//
+// Dir is the Store on disk. A snapshot is written as a stream into a temporary
+// file by a Writer and exists only when Finish has returned nil: the file is
+// then complete, synced, renamed and its name synced. Open reads a file whole
+// and checks all of it before it yields the first byte, and checks each block
+// again as it is read. What is damaged is reported as a
+// *messages.CorruptError and never served.
+//
+// # Files
+//
+// A snapshot is one file, <id>.snap. The id is 63 characters,
+//
+//	<group>-<term>-<index>-<created>
+//
+// in lower-case hexadecimal of fixed width: 16 digits each for group, term and
+// index, 12 for the creation time in Unix milliseconds. So the names of one
+// group sort from old to new. The creation time is in the name and nowhere
+// else, which is why the same state at the same index gives the same file bytes
+// on every replica that uses the same options and the same version of the
+// compressor. The content hash depends on neither the compressor nor its level.
+//
+// Unfinished files end in ".snap.tmp" and are removed by OpenDir. The file LOCK
+// is held by the process that has the directory open.
+//
+// # Format
+//
+// Version 1. Integers are little-endian and unsigned. CRC is CRC-32C
+// (Castagnoli). A file is a header, blocks, an index and a footer, with nothing
+// between or after them.
+//
+//	header, 52 bytes and the metadata
+//	 0   8  magic "BLSTSNAP"
+//	 8   2  version: 1
+//	10   1  codec of the blocks: 0 none, 1 zstd, 2 s2, 3 gzip, 4 lz4
+//	11   1  flags: 0
+//	12   4  block size B: bytes of state in each block but the last,
+//	        512 to 16 Mi
+//	16   8  group
+//	24   8  index
+//	32   8  term
+//	40   4  length of the metadata M, at most 1 Mi
+//	44   4  reserved: 0
+//	48   M  metadata
+//	48+M 4  CRC of all of the above: the header CRC
+//
+//	block, 16 bytes and the stored bytes, numbered from 0
+//	 0   4  raw length: B, or for the last block 1 to B
+//	 4   4  stored length S: 1 to the raw length
+//	 8   4  encoding: 0 by the codec of the header, 1 as is (S = raw length)
+//	12   4  CRC of: header CRC (4), block number (8), bytes 0 to 12 of this
+//	        block header, stored bytes
+//	16   S  stored bytes: one independent frame of the codec, without a
+//	        checksum of its own
+//
+//	index, 48 bytes for each block, a hint section and a CRC
+//	 0   8  offset of the block in the file
+//	 8   4  raw length
+//	12   4  stored length
+//	16  32  SHA-256 of the raw block
+//	...
+//	48n  H  hints; version 1 writes none, and steps over what it finds
+//	48n+H 4 CRC of: header CRC (4), all of the index above
+//
+//	footer, 80 bytes, the last of the file
+//	 0   8  magic "BLSTSEND"
+//	 8   2  version, as in the header
+//	10   2  reserved: 0
+//	12   4  header CRC
+//	16   8  offset of the index in the file
+//	24   8  number of blocks n, at most 16 Mi
+//	32   8  raw length L: the length of the state, with n = ceil(L/B)
+//	40  32  content hash
+//	72   4  reserved: 0
+//	76   4  CRC of all of the above
+//
+// The header CRC goes into every other checksum. A block that was moved within
+// the file or comes from another file therefore fails, and so does a footer
+// that does not belong to the header. In any later version the magic, the
+// version and the reserved fields of header and footer keep their places, as do
+// the three CRCs that cover them, so that a newer file can be told from a
+// damaged one: it is refused with messages.ErrIncompatible.
+//
+// # Content hash
+//
+// The content hash is a tree hash of two levels over the state alone, so that
+// any number of cores can work on it:
+//
+//	SHA-256( "ballast snapshot content 1\x00" (27 bytes)
+//	       | B (4) | L (8)
+//	       | SHA-256(block 0) | SHA-256(block 1) | … )
+//
+// where block k is the state from k·B to min((k+1)·B, L), uncompressed. Equal
+// hashes mean equal states; equal states have equal hashes if their block sizes
+// are equal. An empty state has no blocks and is legal; an empty file is
+// damage.
+//
+// # Bounds
+//
+// A Writer holds at most Concurrency+2 blocks, raw and compressed, and 48 bytes
+// of index for every block written. Open and Verify hold at most Concurrency
+// blocks, raw and compressed, and the index; a Reader holds one block and the
+// index. A frame is never decompressed into more than the raw length that the
+// index states, and nothing is allocated on the word of a length field alone:
+// lengths are checked against the limits above and against the length of the
+// file first.
+package snapshot
