@@ -19,11 +19,13 @@ import (
 type Behavior interface {
 	// Open opens the store. It runs on a worker.
 	Open() error
+	// Ready is called once Open has succeeded, before anything else.
+	Ready()
 	// Handle answers a request, now or later.
 	Handle(r *Request)
 	// Resolve answers a request that an earlier Behavior had begun when it
-	// failed with cause, from what Open has found. If it does not answer, the
-	// sender gets messages.ErrInDoubt.
+	// failed with cause, from what Open has found. If it neither answers nor
+	// calls Keep, the sender gets messages.ErrInDoubt.
 	Resolve(r *Request, cause error)
 	// Message takes anything that is not a request: replies to commands that
 	// the Behavior has sent itself.
@@ -102,7 +104,10 @@ type (
 	serve struct{ incarnation uint64 }
 	hold  struct{}
 	drain struct{}
-	crash struct{ err error }
+	crash struct {
+		err  error
+		lost bool
+	}
 	// idle: nothing is under way any more.
 	idle struct{}
 )
@@ -120,6 +125,7 @@ func Spawn(engine *actor.Engine, cfg Config) (*Host, error) {
 		stopped:   make(chan struct{}),
 		state:     messages.StateOpening,
 	}
+	h.box.exempt = cfg.Coordinator
 	if err := h.box.register(cfg.Name, cfg.ID, h.respawn); err != nil {
 		return nil, err
 	}
@@ -171,7 +177,11 @@ func (h *Host) Hold() { h.engine.Send(h.PID(), hold{}) }
 
 // Crash fails the actor with err as a panic would. It is for tests, drills and
 // simulations.
-func (h *Host) Crash(err error) { h.engine.Send(h.PID(), crash{err}) }
+func (h *Host) Crash(err error) { h.engine.Send(h.PID(), crash{err, false}) }
+
+// GiveUp makes the actor unavailable because of err, as if it had failed too
+// often. It is tried again as the RestartPolicy says.
+func (h *Host) GiveUp(err error) { h.engine.Send(h.PID(), crash{err, true}) }
 
 // Status describes the actor. It is safe for concurrent use.
 func (h *Host) Status() messages.ActorStatus {
@@ -261,7 +271,7 @@ func (h *Host) Receive(c *actor.Context) {
 			h.notify(nil)
 		}
 	case crash:
-		h.fail(m.err)
+		h.down(m.err, m.lost)
 	case drain:
 		h.drain()
 	case idle:
@@ -395,10 +405,14 @@ func (h *Host) openDone(err error) {
 		return
 	}
 	h.opened = true
+	h.behavior.Ready()
 	for _, r := range h.box.underWay() {
 		if r.dispatched && r.incarnation < h.incarnation && !r.Answered() {
+			r.kept = false
 			h.behavior.Resolve(r, h.cause)
-			if !r.Answered() {
+			if r.kept {
+				r.incarnation = h.incarnation
+			} else if !r.Answered() {
 				r.Fail(fmt.Errorf("%s: %w: %w", h.box.pid.ID, messages.ErrInDoubt, h.cause))
 			}
 		}
@@ -421,7 +435,9 @@ func (h *Host) openDone(err error) {
 }
 
 // fail drops the behavior and arranges for a new one.
-func (h *Host) fail(err error) {
+func (h *Host) fail(err error) { h.down(err, false) }
+
+func (h *Host) down(err error, lost bool) {
 	if h.state == messages.StateStopped {
 		return
 	}
@@ -445,7 +461,7 @@ func (h *Host) fail(err error) {
 	h.failed, h.lastFailure = h.total, err.Error()
 	h.statusMu.Unlock()
 
-	lost := n > h.cfg.Restart.MaxFailures || !wasOpen && permanent(err)
+	lost = lost || n > h.cfg.Restart.MaxFailures || !wasOpen && permanent(err)
 	wait := h.cfg.Restart.backoff(n, h.env.Chance())
 	if lost {
 		wait = h.cfg.Restart.Retry
@@ -534,6 +550,16 @@ func (h *Host) Stop(ctx context.Context) error {
 		}
 	}
 	return err
+}
+
+// Stopped reports whether the actor has ended and its store is closed.
+func (h *Host) Stopped() bool {
+	select {
+	case <-h.stopped:
+		return true
+	default:
+		return false
+	}
 }
 
 // stopGrace bounds the wait for a process that has nothing left to do.

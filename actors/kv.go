@@ -126,6 +126,7 @@ func (b *kvBehavior) Close() error {
 func (b *kvBehavior) Drain() { b.commit() }
 
 func (b *kvBehavior) Message(any) {}
+func (b *kvBehavior) Ready()      {}
 
 func (b *kvBehavior) Handle(r *Request) {
 	switch c := r.Command.(type) {
@@ -587,6 +588,7 @@ func (b *kvBehavior) Resolve(r *Request, cause error) {
 	case messages.ExportChunk, messages.CloseView, messages.ImportChunk, messages.FinishImport, messages.AbortImport:
 		r.Fail(crashed)
 	default:
+		r.Keep()
 		b.Handle(r)
 	}
 }

@@ -96,6 +96,7 @@ func (b *logBehavior) Close() error {
 
 func (b *logBehavior) Drain()      {}
 func (b *logBehavior) Message(any) {}
+func (b *logBehavior) Ready()      {}
 
 func (b *logBehavior) Handle(r *Request) {
 	switch c := r.Command.(type) {
@@ -274,6 +275,7 @@ func (b *logBehavior) Resolve(r *Request, cause error) {
 	}
 	switch r.Command.(type) {
 	case messages.ReadEntry, messages.ReadRange:
+		r.Keep()
 		b.Handle(r)
 	}
 }

@@ -47,6 +47,9 @@ type Mailbox struct {
 	engine *actor.Engine
 	pid    *actor.PID
 	limits Limits
+	// exempt is a sender that the limits do not apply to: the coordinator,
+	// which has admitted the requests behind its commands itself.
+	exempt *actor.PID
 
 	target  atomic.Pointer[actor.PID] // the actor that handles the requests
 	state   atomic.Value              // messages.ActorState
@@ -124,6 +127,7 @@ func (m *Mailbox) admit(c messages.Command, sender *actor.PID) {
 		err = messages.ErrStopped
 	case m.refuse.Load() != nil:
 		err = *m.refuse.Load()
+	case m.exempt != nil && sender != nil && sender.Equals(m.exempt):
 	case m.count >= m.limits.Requests || m.count > 0 && m.bytes+r.bytes > m.limits.Bytes:
 		err = fmt.Errorf("%d commands with %d bytes are under way: %w", m.count, m.bytes, messages.ErrOverloaded)
 	}
@@ -204,8 +208,9 @@ type Request struct {
 	prev, next *Request
 	bytes      int64
 	answered   atomic.Bool
-	// received, dispatched and incarnation belong to the host.
+	// received, dispatched, kept and incarnation belong to the host.
 	received, dispatched bool
+	kept                 bool
 	incarnation          uint64
 }
 
@@ -219,6 +224,9 @@ func (r *Request) Reply(reply messages.Reply) {
 
 // Fail answers the request with an error.
 func (r *Request) Fail(err error) { r.Reply(r.Command.Refuse(err)) }
+
+// Keep tells the host, in Resolve, that the request will be answered later.
+func (r *Request) Keep() { r.kept = true }
 
 // Answered reports whether a reply has been sent.
 func (r *Request) Answered() bool { return r.answered.Load() }

@@ -107,6 +107,7 @@ func (b *snapshotBehavior) Close() error {
 
 func (b *snapshotBehavior) Drain()      {}
 func (b *snapshotBehavior) Message(any) {}
+func (b *snapshotBehavior) Ready()      {}
 
 func (b *snapshotBehavior) Handle(r *Request) {
 	switch c := r.Command.(type) {
@@ -410,8 +411,10 @@ func (b *snapshotBehavior) Resolve(r *Request, cause error) {
 	crashed := fmt.Errorf("%s: %w: %w", b.host.PID().ID, messages.ErrCrashed, cause)
 	switch c := r.Command.(type) {
 	case messages.ListSnapshots, messages.VerifySnapshot, messages.CleanupSnapshots, messages.OpenSnapshot:
+		r.Keep()
 		b.Handle(r) // asking again does no harm
 	case messages.DeleteSnapshot:
+		r.Keep()
 		b.work(r, func() messages.Reply {
 			err := b.store.Delete(c.ID)
 			if errors.Is(err, messages.ErrNotFound) {
@@ -425,6 +428,7 @@ func (b *snapshotBehavior) Resolve(r *Request, cause error) {
 			r.Fail(crashed)
 			return
 		}
+		r.Keep()
 		b.work(r, func() messages.Reply {
 			infos, _, err := b.store.List(note.group)
 			if err != nil {

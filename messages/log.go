@@ -105,8 +105,8 @@ type Compacted struct {
 }
 
 // ResetLog empties a group's log and has it go on at Index+1, because a
-// snapshot at Index and Term was installed (Raft §7). The hard state and the
-// stable values stay, but Commit is raised to Index if it is lower.
+// snapshot at Index and Term was installed (Raft §7). Commit becomes Index; the
+// rest of the hard state and the stable values stay.
 type ResetLog struct {
 	Tag, Group  uint64
 	Index, Term uint64

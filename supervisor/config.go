@@ -1,0 +1,77 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/ballast-raft/ballast/actors"
+	"github.com/ballast-raft/ballast/kv"
+	raftlog "github.com/ballast-raft/ballast/log"
+	"github.com/ballast-raft/ballast/messages"
+	"github.com/ballast-raft/ballast/snapshot"
+)
+
+// Config describes a service. Only Dir is required; the zero value of every
+// other field is a safe choice.
+type Config struct {
+	// Dir holds everything: LOCK, log/, snapshots/ and kv/. It is made if it
+	// does not exist. One process may have it open.
+	Dir string
+	// Name begins the pids: Name/log, Name/snapshot, Name/kv and
+	// Name/supervisor. Default "ballast". Services in one engine need
+	// different names.
+	Name string
+
+	// Log, Snapshot and KV configure the stores.
+	Log      raftlog.Options
+	Snapshot snapshot.Options
+	KV       kv.Options
+
+	// Retention is applied after every CreateSnapshot. Default: keep 2, so
+	// that there is one to fall back on. The log is compacted only to the
+	// oldest one that stays: keeping more costs that much more log.
+	Retention messages.Retention
+	// Limits bound what each actor has accepted and not answered yet.
+	Limits actors.Limits
+	// Restart says how a failed actor is brought back.
+	Restart actors.RestartPolicy
+	// Env is replaced by simulations.
+	Env actors.Env
+}
+
+// Validate reports every field that makes no sense.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Dir == "" {
+		errs = append(errs, fmt.Errorf("Config.Dir is empty: %w", messages.ErrInvalid))
+	}
+	if strings.Contains(c.Name, "/") {
+		errs = append(errs, fmt.Errorf("Config.Name %q has a slash: %w", c.Name, messages.ErrInvalid))
+	}
+	if r := c.Retention; r.Keep < 0 || r.MaxAge < 0 || r.MaxBytes < 0 || r.DryRun {
+		errs = append(errs, fmt.Errorf("Config.Retention is negative or a dry run (%+v): %w", r, messages.ErrInvalid))
+	}
+	for _, part := range []struct {
+		name string
+		err  error
+	}{
+		{"Log", c.Log.Validate()}, {"Snapshot", c.Snapshot.Validate()}, {"KV", c.KV.Validate()},
+		{"Limits", c.Limits.Validate()}, {"Restart", c.Restart.Validate()},
+	} {
+		if part.err != nil {
+			errs = append(errs, fmt.Errorf("Config.%s: %w", part.name, part.err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) withDefaults() Config {
+	if c.Name == "" {
+		c.Name = "ballast"
+	}
+	if c.Retention == (messages.Retention{}) {
+		c.Retention.Keep = 2
+	}
+	return c
+}

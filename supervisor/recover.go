@@ -1,0 +1,274 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/ballast-raft/ballast/messages"
+)
+
+// recover brings the application data up to the log, after it was opened in the
+// given incarnation, and has it serve:
+//
+//  1. The log says which groups there are; for each of them:
+//  2. it says where the group's log begins and ends and what is committed;
+//  3. the application data says how far it has applied;
+//  4. if the log no longer reaches back to there, the newest snapshot that
+//     verifies is imported;
+//  5. the entries after that are applied, up to the commit index.
+//
+// A failure that may pass is tried again. One that will not (the log ends
+// before what was applied; neither log nor snapshot reach back far enough)
+// makes the application data unavailable, with an error that says what is
+// missing, and the actor is tried again as its RestartPolicy says.
+func (s *supervisor) recover(incarnation uint64) {
+	fail := func(err error) { s.recoveryFailed(incarnation, err) }
+	call(s, s.parts.log.PID(), messages.ListGroups{}, fail, func(m messages.GroupsListed) {
+		if m.Err != nil {
+			fail(m.Err)
+			return
+		}
+		groups := m.Groups
+		if !slices.Contains(groups, 0) { // data without a log must be noticed
+			groups = append(groups, 0)
+		}
+		var next func()
+		next = func() {
+			if s.kv != incarnation { // it has failed again; another recovery is on its way
+				return
+			}
+			if len(groups) == 0 {
+				s.recovered(incarnation)
+				return
+			}
+			id := groups[0]
+			groups = groups[1:]
+			s.recoverGroup(id, fail, next)
+		}
+		next()
+	})
+}
+
+func (s *supervisor) recovered(incarnation uint64) {
+	s.parts.kv.Serve(incarnation)
+	select {
+	case s.ready <- nil:
+	default:
+	}
+}
+
+func (s *supervisor) recoveryFailed(incarnation uint64, err error) {
+	if s.kv != incarnation {
+		return
+	}
+	if transient(err) {
+		s.host.After(retryDelay, func() {
+			if s.kv == incarnation {
+				s.recover(incarnation)
+			}
+		})
+		return
+	}
+	err = fmt.Errorf("%s: recover application data: %w", s.host.PID().ID, err)
+	select {
+	case s.ready <- err:
+	default:
+	}
+	s.parts.kv.GiveUp(err)
+}
+
+// recoverGroup is steps 2 to 5 for one group.
+func (s *supervisor) recoverGroup(id uint64, fail func(error), done func()) {
+	s.position(id, fail, func(b messages.LogBounds, applied uint64) {
+		commit := min(b.HardState.Commit, b.Last)
+		finish := func(n uint64, snapshot, reason string) {
+			if n > 0 || snapshot != "" {
+				s.host.Event(messages.DataRebuilt{Group: id, Snapshot: snapshot, Replayed: n, Reason: reason})
+			}
+			done()
+		}
+		switch {
+		case applied > b.Last:
+			fail(fmt.Errorf("group %d: index %d was applied, but the log ends at %d: entries are missing from the log; restore its files, or move the kv directory away to rebuild the data from what is left: %w",
+				id, applied, b.Last, messages.ErrCorrupt))
+		case applied+1 < b.First:
+			s.importSnapshot(id, "", fail, func(info messages.SnapshotInfo) {
+				if info.Index+1 < b.First {
+					fail(fmt.Errorf("group %d: the log begins at %d and the newest good snapshot, %s, ends at %d: the entries between are gone; restore a snapshot that reaches %d: %w",
+						id, b.First, info.ID, info.Index, b.First-1, messages.ErrCorrupt))
+					return
+				}
+				s.replay(id, info.Index+1, commit, fail, func(n uint64) {
+					finish(n, info.ID, "the log no longer reaches back to what was applied")
+				})
+			})
+		default:
+			s.replay(id, applied+1, commit, fail, func(n uint64) { finish(n, "", "catching up with the log") })
+		}
+	})
+}
+
+// position reads where a group's log and its application data are.
+func (s *supervisor) position(id uint64, fail func(error), then func(b messages.LogBounds, applied uint64)) {
+	call(s, s.parts.log.PID(), messages.ReadBounds{Group: id}, fail, func(b messages.BoundsRead) {
+		if b.Err != nil {
+			fail(b.Err)
+			return
+		}
+		call(s, s.parts.kv.PID(), messages.ReadApplied{Group: id}, fail, func(a messages.AppliedRead) {
+			if a.Err != nil {
+				fail(a.Err)
+				return
+			}
+			then(b.Bounds, a.Index)
+		})
+	})
+}
+
+// replayBytes is how much of the log is read and applied at a time.
+const replayBytes = 1 << 20
+
+// replay applies the entries from ≤ index ≤ to from the log, and answers the
+// proposals among them, and those before them. It ends with the number of
+// entries.
+func (s *supervisor) replay(id, from, to uint64, fail func(error), done func(n uint64)) {
+	g := s.group(id)
+	for _, p := range g.sortedProposals() {
+		if p.entry.Index < from { // applied, and only the reply was lost
+			g.forget(p)
+			p.applied(messages.Result{Err: fmt.Errorf("%s: %w", s.host.PID().ID, messages.ErrResultLost)})
+		}
+	}
+	first := from
+	var step func()
+	step = func() {
+		if from > to {
+			g.next = from
+			done(from - first)
+			return
+		}
+		call(s, s.parts.log.PID(), messages.ReadRange{Group: id, From: from, To: to + 1, MaxBytes: replayBytes}, fail, func(m messages.RangeRead) {
+			if m.Err != nil {
+				fail(m.Err)
+				return
+			}
+			call(s, s.parts.kv.PID(), messages.Apply{Group: id, Entries: m.Entries}, fail, func(a messages.Applied) {
+				if a.Err != nil {
+					fail(a.Err)
+					return
+				}
+				for i, e := range m.Entries {
+					if p := g.proposals[e.Index]; p != nil {
+						g.forget(p)
+						p.entry = e
+						p.applied(a.Results[i])
+					}
+				}
+				from = m.Entries[len(m.Entries)-1].Index + 1
+				step()
+			})
+		})
+	}
+	step()
+}
+
+// catchUp applies what a group's log holds beyond the application data while
+// that serves.
+func (s *supervisor) catchUp(g *group) {
+	if s.kvState != messages.StateServing || g.applying || g.paused {
+		return
+	}
+	incarnation := s.kv
+	g.applying = true
+	fail := func(err error) {
+		g.applying = false
+		if s.kv == incarnation && s.kvState == messages.StateServing {
+			s.host.After(retryDelay, func() { s.catchUp(g) })
+		}
+	}
+	s.position(g.id, fail, func(b messages.LogBounds, applied uint64) {
+		s.replay(g.id, applied+1, min(b.HardState.Commit, b.Last), fail, func(uint64) {
+			g.applying = false
+			s.pump(g)
+		})
+	})
+}
+
+// importSnapshot replaces a group's data by a snapshot, the newest good one if
+// id is empty. It reads the next chunk while one is being imported.
+func (s *supervisor) importSnapshot(group uint64, id string, fail func(error), done func(messages.SnapshotInfo)) {
+	snap, kv := s.parts.snapshot.PID(), s.parts.kv.PID()
+	call(s, snap, messages.OpenSnapshot{Group: group, ID: id}, fail, func(o messages.SnapshotOpened) {
+		if o.Err != nil {
+			fail(fmt.Errorf("group %d: open snapshot: %w", group, o.Err))
+			return
+		}
+		closeAndFail := func(err error) {
+			s.tell(snap, messages.CloseSnapshot{Group: group, Stream: o.Stream})
+			fail(err)
+		}
+		if o.Info.Group != group {
+			closeAndFail(fmt.Errorf("snapshot %s is of group %d, not %d: %w", o.Info.ID, o.Info.Group, group, messages.ErrInvalid))
+			return
+		}
+		call(s, kv, messages.BeginImport{Group: group, Index: o.Info.Index, Term: o.Info.Term}, closeAndFail, func(b messages.ImportBegun) {
+			if b.Err != nil {
+				closeAndFail(b.Err)
+				return
+			}
+			failed := false
+			abort := func(err error) {
+				if !failed {
+					failed = true
+					s.tell(kv, messages.AbortImport{Group: group, Import: b.Import})
+					closeAndFail(err)
+				}
+			}
+			var read func()
+			importing, ended := 0, false
+			finish := func() {
+				call(s, kv, messages.FinishImport{Group: group, Import: b.Import}, abort, func(m messages.Imported) {
+					s.tell(snap, messages.CloseSnapshot{Group: group, Stream: o.Stream})
+					if m.Err != nil {
+						fail(m.Err)
+						return
+					}
+					done(o.Info)
+				})
+			}
+			read = func() {
+				call(s, snap, messages.ReadChunk{Group: group, Stream: o.Stream, MaxBytes: messages.MaxSnapshotChunk}, abort, func(c messages.ChunkRead) {
+					if c.Err != nil {
+						abort(c.Err)
+						return
+					}
+					ended = c.EOF
+					importing++
+					call(s, kv, messages.ImportChunk{Group: group, Import: b.Import, Data: c.Data}, abort, func(m messages.ChunkImported) {
+						importing--
+						switch {
+						case failed:
+						case m.Err != nil:
+							abort(m.Err)
+						case ended && importing == 0:
+							finish()
+						case !ended && importing == importWindow-1:
+							read()
+						}
+					})
+					if !ended && importing < importWindow {
+						read()
+					}
+				})
+			}
+			read()
+		})
+	})
+}
+
+// importWindow is how many chunks of an import are under way.
+const importWindow = 2
+
+// missing reports whether an error means that there is nothing to restore from.
+func missing(err error) bool { return errors.Is(err, messages.ErrNotFound) }

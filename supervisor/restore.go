@@ -1,0 +1,185 @@
+package supervisor
+
+import (
+	"fmt"
+
+	"github.com/ballast-raft/ballast/actors"
+	"github.com/ballast-raft/ballast/messages"
+)
+
+// restore is the flow behind messages.Restore:
+//
+//  1. verify the snapshot whole, before anything is changed;
+//  2. hold the application data, so that nobody sees it on its way, and let
+//     what is being appended and applied come to an end;
+//  3. import the snapshot: one swap, the old state or the new one;
+//  4. either replay the log after it up to the commit index, or, with Discard,
+//     remove the newer snapshots before step 3 and reset the log after it;
+//  5. serve.
+//
+// A crash between 3 and the end of 4 leaves an older state and a log that
+// reaches further: the next recovery replays it, as if there had been no
+// Restore. Nothing is ever lost that the reply has not confirmed as discarded.
+func (s *supervisor) restore(r *actors.Request, c messages.Restore) {
+	g := s.group(c.Group)
+	if g.paused {
+		r.Fail(fmt.Errorf("%s: restore: another one of group %d is under way: %w", s.host.PID().ID, c.Group, messages.ErrConflict))
+		return
+	}
+	if s.restoring != nil {
+		r.Fail(fmt.Errorf("%s: restore: another group is being restored: %w", s.host.PID().ID, messages.ErrConflict))
+		return
+	}
+	t := &restoring{s: s, r: r, c: c, g: g}
+	g.paused = true
+	snap := s.parts.snapshot.PID()
+	call(s, snap, messages.OpenSnapshot{Group: c.Group, ID: c.ID}, t.refuse, func(o messages.SnapshotOpened) {
+		if o.Err != nil {
+			t.refuse(o.Err)
+			return
+		}
+		s.tell(snap, messages.CloseSnapshot{Group: c.Group, Stream: o.Stream})
+		t.id = o.Info.ID
+		call(s, s.parts.log.PID(), messages.ReadBounds{Group: c.Group}, t.refuse, func(b messages.BoundsRead) {
+			switch {
+			case b.Err != nil:
+				t.refuse(b.Err)
+			case o.Info.Group != c.Group:
+				t.refuse(fmt.Errorf("snapshot %s is of group %d: %w", o.Info.ID, o.Info.Group, messages.ErrInvalid))
+			case !c.Discard && o.Info.Index+1 < b.Bounds.First:
+				t.refuse(fmt.Errorf("snapshot %s ends at %d, the log begins at %d: %w", o.Info.ID, o.Info.Index, b.Bounds.First, messages.ErrCompacted))
+			case !c.Discard && o.Info.Index > b.Bounds.Last:
+				t.refuse(fmt.Errorf("snapshot %s ends at %d, the log at %d; discard the log to go on from there: %w", o.Info.ID, o.Info.Index, b.Bounds.Last, messages.ErrInvalid))
+			default:
+				t.hold()
+			}
+		})
+	})
+}
+
+// restoring is one restore on its way.
+type restoring struct {
+	s  *supervisor
+	r  *actors.Request
+	c  messages.Restore
+	g  *group
+	id string
+	// incarnation of the application data that is held.
+	incarnation uint64
+}
+
+// refuse ends a restore that has changed nothing.
+func (t *restoring) refuse(err error) {
+	t.r.Fail(fmt.Errorf("%s: restore of group %d: %w", t.s.host.PID().ID, t.c.Group, err))
+	t.resume()
+}
+
+func (t *restoring) resume() {
+	t.g.paused = false
+	t.g.state = unknown // the log may have been reset
+	t.s.ask(t.g)
+	t.s.pump(t.g)
+}
+
+// hold waits until the group stands still and nobody but the supervisor is
+// served.
+func (t *restoring) hold() {
+	if t.g.inFlight > 0 || t.g.applying {
+		t.s.host.After(retryDelay/10, t.hold)
+		return
+	}
+	if t.s.kvState != messages.StateServing {
+		t.refuse(fmt.Errorf("the application data has failed meanwhile: %w", messages.ErrUnavailable))
+		return
+	}
+	t.s.restoring = func() {
+		t.incarnation = t.s.kv
+		if t.c.Discard {
+			t.dropNewer()
+		} else {
+			t.load()
+		}
+	}
+	t.s.parts.kv.Hold()
+}
+
+// fail ends a restore that may have changed the application data: a recovery
+// makes it whole.
+func (t *restoring) fail(err error) {
+	t.refuse(err)
+	if t.s.kv == t.incarnation && t.s.kvState == messages.StateRecovering {
+		t.s.recover(t.incarnation)
+	}
+}
+
+func (t *restoring) load() {
+	t.s.importSnapshot(t.c.Group, t.id, t.fail, func(info messages.SnapshotInfo) {
+		if t.c.Discard {
+			t.reset(info)
+			return
+		}
+		call(t.s, t.s.parts.log.PID(), messages.ReadBounds{Group: t.c.Group}, t.fail, func(b messages.BoundsRead) {
+			if b.Err != nil {
+				t.fail(b.Err)
+				return
+			}
+			t.s.replay(t.c.Group, info.Index+1, min(b.Bounds.HardState.Commit, b.Bounds.Last), t.fail, func(n uint64) {
+				t.done(info, n)
+			})
+		})
+	})
+}
+
+// dropNewer removes the snapshots of a history that is being given up, so that
+// no recovery will ever start from one of them.
+func (t *restoring) dropNewer() {
+	snap := t.s.parts.snapshot.PID()
+	call(t.s, snap, messages.ListSnapshots{Group: t.c.Group}, t.fail, func(l messages.SnapshotsListed) {
+		if l.Err != nil {
+			t.fail(l.Err)
+			return
+		}
+		var newer []string
+		for _, info := range l.Snapshots {
+			if info.ID == t.id {
+				break
+			}
+			newer = append(newer, info.ID)
+		}
+		var next func()
+		next = func() {
+			if len(newer) == 0 {
+				t.load()
+				return
+			}
+			id := newer[0]
+			newer = newer[1:]
+			call(t.s, snap, messages.DeleteSnapshot{Group: t.c.Group, ID: id}, t.fail, func(m messages.SnapshotDeleted) {
+				if m.Err != nil && !missing(m.Err) {
+					t.fail(m.Err)
+					return
+				}
+				next()
+			})
+		}
+		next()
+	})
+}
+
+func (t *restoring) reset(info messages.SnapshotInfo) {
+	call(t.s, t.s.parts.log.PID(), messages.ResetLog{Group: t.c.Group, Index: info.Index, Term: info.Term}, t.fail, func(m messages.LogReset) {
+		if m.Err != nil {
+			t.fail(m.Err)
+			return
+		}
+		t.g.next = info.Index + 1
+		t.done(info, 0)
+	})
+}
+
+func (t *restoring) done(info messages.SnapshotInfo, replayed uint64) {
+	t.s.host.Event(messages.DataRebuilt{Group: t.c.Group, Snapshot: info.ID, Replayed: replayed, Reason: "restored on request"})
+	t.r.Reply(messages.Restored{Tag: t.c.Tag, Group: t.c.Group, Info: info, Applied: info.Index + replayed, Replayed: replayed})
+	t.s.recovered(t.incarnation)
+	t.resume()
+}

@@ -1,0 +1,203 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/anthdm/hollywood/actor"
+	"github.com/ballast-raft/ballast/actors"
+	"github.com/ballast-raft/ballast/messages"
+)
+
+// start tells the supervisor that the storage actors are there.
+type start struct{}
+
+// supervisor coordinates the storage actors. It owns no store: what it knows
+// it can ask for again, so it is rebuilt like any other actor.
+type supervisor struct {
+	host      *actors.Host
+	parts     *parts
+	retention messages.Retention
+	ready     chan error // the outcome of the first recovery
+
+	started bool
+	tag     uint64
+	calls   map[uint64]func(messages.Reply)
+	groups  map[uint64]*group
+
+	// kvState is what the application-data actor last told; while it is not
+	// StateServing nothing is applied and flows wait in whenReady.
+	kvState   messages.ActorState
+	kvErr     error
+	kv        uint64 // its incarnation
+	whenReady []waiter
+	// restoring holds off the recovery that a Hold would start.
+	restoring func()
+}
+
+// waiter is a flow that waits until the application data has caught up.
+type waiter struct {
+	run  func()
+	fail func(error)
+}
+
+func newSupervisor(h *actors.Host, p *parts, retention messages.Retention, ready chan error) *supervisor {
+	return &supervisor{host: h, parts: p, retention: retention, ready: ready,
+		calls: make(map[uint64]func(messages.Reply)), groups: make(map[uint64]*group), kvState: messages.StateOpening}
+}
+
+func (s *supervisor) Open() error  { return nil }
+func (s *supervisor) Close() error { return nil }
+func (s *supervisor) Drain()       {}
+
+// Ready takes up the work of an earlier supervisor that has failed.
+func (s *supervisor) Ready() {
+	if s.parts.started.Load() {
+		s.start()
+	}
+}
+
+// start asks for the application data to be handed over, wherever it is: being
+// opened, waiting for recovery, or serving under an earlier supervisor.
+func (s *supervisor) start() {
+	s.started = true
+	s.parts.started.Store(true)
+	s.parts.kv.Hold()
+}
+
+func (s *supervisor) Handle(r *actors.Request) {
+	switch c := r.Command.(type) {
+	case messages.ApplyEntry:
+		s.applyEntry(r, c)
+	case messages.CreateSnapshot:
+		s.whenServing(r, func() { s.createSnapshot(r, c) })
+	case messages.Restore:
+		s.whenServing(r, func() { s.restore(r, c) })
+	case messages.ReadStatus:
+		s.status(r, c)
+	default:
+		r.Fail(fmt.Errorf("%s does not answer %T: %w", s.host.PID().ID, c, messages.ErrInvalid))
+	}
+}
+
+func (s *supervisor) Message(msg any) {
+	switch m := msg.(type) {
+	case start:
+		s.start()
+	case actors.Notice:
+		if m.Name == kvDir && s.started {
+			s.noticeKV(m)
+		}
+	case messages.Reply:
+		if f := s.calls[m.ReplyTag()]; f != nil {
+			delete(s.calls, m.ReplyTag())
+			f(m)
+		}
+	}
+}
+
+// noticeKV follows the application-data actor through its life.
+func (s *supervisor) noticeKV(m actors.Notice) {
+	s.kvState, s.kvErr, s.kv = m.State, m.Err, m.Incarnation
+	switch m.State {
+	case messages.StateRecovering:
+		if f := s.restoring; f != nil {
+			s.restoring = nil
+			f()
+			return
+		}
+		s.recover(m.Incarnation)
+	case messages.StateServing:
+		waiting := s.whenReady
+		s.whenReady = nil
+		for _, w := range waiting {
+			w.run()
+		}
+		for _, g := range s.sortedGroups() {
+			s.pump(g)
+		}
+	case messages.StateUnavailable, messages.StateStopped:
+		s.kvLost(m.Err)
+	}
+}
+
+// kvLost answers what waits for the application data to come back.
+func (s *supervisor) kvLost(err error) {
+	if err == nil {
+		err = messages.ErrStopped
+	}
+	waiting := s.whenReady
+	s.whenReady = nil
+	for _, w := range waiting {
+		w.fail(fmt.Errorf("%s: application data: %w: %w", s.host.PID().ID, messages.ErrUnavailable, err))
+	}
+	for _, g := range s.sortedGroups() {
+		for _, p := range g.sortedProposals() {
+			if p.durable {
+				g.forget(p)
+				p.fail(fmt.Errorf("%s: index %d is in the log but was not applied yet: %w: %w", s.host.PID().ID, p.entry.Index, messages.ErrInDoubt, err))
+			}
+		}
+	}
+}
+
+// whenServing runs a flow once the application data serves.
+func (s *supervisor) whenServing(r *actors.Request, run func()) {
+	switch s.kvState {
+	case messages.StateServing:
+		run()
+	case messages.StateUnavailable, messages.StateStopped:
+		r.Fail(fmt.Errorf("%s: application data: %w: %w", s.host.PID().ID, messages.ErrUnavailable, s.kvErr))
+	default:
+		s.whenReady = append(s.whenReady, waiter{run, r.Fail})
+	}
+}
+
+// call sends a command and has then called with its reply. A flow is a chain
+// of such calls. A panic in a step ends that flow alone, with fail; the other
+// flows go on.
+func call[R messages.Reply](s *supervisor, to *actor.PID, c messages.Command, fail func(error), then func(R)) {
+	s.tag++
+	s.calls[s.tag] = func(reply messages.Reply) {
+		s.contain(fail, func() { then(reply.(R)) })
+	}
+	s.host.Send(to, c.WithTag(s.tag))
+}
+
+// contain runs one step of a flow.
+func (s *supervisor) contain(fail func(error), step func()) {
+	defer func() {
+		if v := recover(); v != nil {
+			err := &actors.PanicError{Value: v, Stack: debug.Stack()}
+			s.host.Event(messages.ActorFailed{Actor: s.host.PID().ID, Err: err})
+			fail(fmt.Errorf("%s: %w: %w", s.host.PID().ID, messages.ErrInDoubt, err))
+		}
+	}()
+	step()
+}
+
+// tell sends a command whose reply nobody needs.
+func (s *supervisor) tell(to *actor.PID, c messages.Command) { s.host.Send(to, c.WithTag(0)) }
+
+// transient reports whether the same command may succeed in a moment.
+func transient(err error) bool {
+	return errors.Is(err, messages.ErrCrashed) || errors.Is(err, messages.ErrInDoubt) || errors.Is(err, messages.ErrOverloaded)
+}
+
+// retryDelay is how long to wait before a flow that nobody has asked for, a
+// recovery or the reload of a group's position, is tried again.
+const retryDelay = 50 * time.Millisecond
+
+// Resolve: an entry that the log has confirmed is applied by the recovery that
+// follows, and answered then. Of everything else the outcome is not known.
+func (s *supervisor) Resolve(r *actors.Request, _ error) {
+	p, ok := r.Note.(*proposal)
+	if !ok || !p.durable {
+		return
+	}
+	// The recovery that Ready has asked for comes by this entry.
+	s.group(p.group).proposals[p.entry.Index] = p
+	r.Keep()
+}
