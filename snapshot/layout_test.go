@@ -358,3 +358,8 @@ func checkCorrupt(t testing.TB, err error, path string, index uint64) {
 		t.Errorf("the damage is not told well: %v (%+v)", err, fmt.Sprintf("%+v", *c))
 	}
 }
+
+// idOf writes the id that info should have.
+func idOf(info messages.SnapshotInfo) string {
+	return fmt.Sprintf("%016x-%016x-%016x-%012x", info.Group, info.Term, info.Index, info.Created.UnixMilli())
+}
