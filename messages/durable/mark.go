@@ -27,7 +27,7 @@ import (
 //
 //	0   magic "BLSTMARK"
 //	8   version, 4 bytes: 1
-//	12  CRC32C of bytes 16 to 64, 4 bytes
+//	12  CRC32C of bytes 0 to 12 and 16 to 64, 4 bytes
 //	16  identity of the marked store, 16 bytes
 //	32  sequence of the last durable record, 8 bytes
 //	40  file: number of the file that it ends in, 8 bytes
@@ -99,7 +99,7 @@ func ReadMark(r io.ReaderAt, path string, identity [16]byte) (p Position, ok boo
 	if err != nil && !errors.Is(err, io.EOF) {
 		return Position{}, false, fmt.Errorf("read mark: %w", err)
 	}
-	if n < markSize || string(b[:8]) != markMagic || crc32.Checksum(b[16:], castagnoli) != binary.LittleEndian.Uint32(b[12:]) {
+	if n < markSize || string(b[:8]) != markMagic || markCheck(b[:]) != binary.LittleEndian.Uint32(b[12:]) {
 		return Position{}, false, nil
 	}
 	if v := binary.LittleEndian.Uint32(b[8:]); v != markVersion {
@@ -123,7 +123,11 @@ func (m *Mark) encode(identity [16]byte, p Position) {
 	binary.LittleEndian.PutUint64(b[32:], p.Sequence)
 	binary.LittleEndian.PutUint64(b[40:], p.File)
 	binary.LittleEndian.PutUint64(b[48:], uint64(p.Offset))
-	binary.LittleEndian.PutUint32(b[12:], crc32.Checksum(b[16:], castagnoli))
+	binary.LittleEndian.PutUint32(b[12:], markCheck(b))
+}
+
+func markCheck(b []byte) uint32 {
+	return crc32.Update(crc32.Checksum(b[:12], castagnoli), castagnoli, b[16:markSize])
 }
 
 // Set records p, which must be durable already. The update reaches the page

@@ -1,0 +1,165 @@
+package messages_test
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/ballast-raft/ballast/messages"
+)
+
+// commands is every command; a new one must be added, or TestCommands fails.
+var commands = []messages.Command{
+	messages.Append{}, messages.ReadEntry{}, messages.ReadRange{}, messages.TruncateFrom{}, messages.TruncateBefore{},
+	messages.ResetLog{}, messages.ReadBounds{}, messages.ListGroups{}, messages.SetStable{}, messages.GetStable{},
+	messages.BeginSave{}, messages.SaveChunk{}, messages.FinishSave{}, messages.AbortSave{}, messages.Save{},
+	messages.OpenSnapshot{}, messages.ReadChunk{}, messages.CloseSnapshot{}, messages.ListSnapshots{},
+	messages.DeleteSnapshot{}, messages.CleanupSnapshots{}, messages.VerifySnapshot{},
+	messages.Apply{}, messages.Get{}, messages.MultiGet{}, messages.Put{}, messages.Delete{}, messages.CompareAndSwap{},
+	messages.Scan{}, messages.CreateIndex{}, messages.DropIndex{}, messages.ListIndexes{}, messages.QueryIndex{},
+	messages.ReadApplied{}, messages.OpenView{}, messages.ExportChunk{}, messages.CloseView{}, messages.BeginImport{},
+	messages.ImportChunk{}, messages.FinishImport{}, messages.AbortImport{},
+	messages.ApplyEntry{}, messages.CreateSnapshot{}, messages.Restore{}, messages.ReadStatus{},
+}
+
+// Every command is refused with a reply that carries its tag, its group and
+// the error, whatever the command is.
+func TestRefuse(t *testing.T) {
+	for _, c := range commands {
+		v := reflect.New(reflect.TypeOf(c)).Elem()
+		v.FieldByName("Group").SetUint(7)
+		r := v.Interface().(messages.Command).WithTag(42).Refuse(fs.ErrClosed)
+		if r.ReplyTag() != 42 || !errors.Is(r.Failure(), fs.ErrClosed) || reflect.ValueOf(r).FieldByName("Group").Uint() != 7 {
+			t.Errorf("%T is refused with %+v", c, r)
+		}
+		if c.WithTag(9).RequestTag() != 9 || c.RequestTag() != 0 {
+			t.Errorf("%T: WithTag must return a changed copy", c)
+		}
+	}
+}
+
+// Bytes counts every byte that the sender controls, or flow control could be
+// walked around.
+func TestBytesCountsEverySlice(t *testing.T) {
+	for _, c := range commands {
+		v := reflect.New(reflect.TypeOf(c)).Elem()
+		want := fill(v)
+		if got := v.Interface().(messages.Command).Bytes(); got != want {
+			t.Errorf("%T.Bytes() = %d, want %d", c, got, want)
+		}
+	}
+}
+
+// fill puts 10 bytes into every string and byte slice, and one element into
+// every other slice, and returns the sum.
+func fill(v reflect.Value) (n int) {
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(strings.Repeat("x", 10))
+		return 10
+	case reflect.Slice:
+		if v.Type().Elem().Kind() == reflect.Uint8 {
+			v.SetBytes(bytes.Repeat([]byte("x"), 10))
+			return 10
+		}
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		return fill(v.Index(0))
+	case reflect.Struct:
+		for i := range v.NumField() {
+			n += fill(v.Field(i))
+		}
+	}
+	return n
+}
+
+func TestOperationGolden(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		op   messages.Operation
+		hex  string
+	}{
+		{"put", messages.PutOperation([]byte("k"), []byte("value")), "01016b76616c7565"},
+		{"put empty", messages.PutOperation([]byte("k"), []byte{}), "01016b"},
+		{"delete", messages.DeleteOperation([]byte{0, 255}), "0200ff"},
+		{"cas", messages.CompareAndSwapOperation([]byte("k"), []byte("old"), []byte("new")), "03016b01036f6c646e6577"},
+		{"cas absent", messages.CompareAndSwapOperation([]byte("k"), nil, []byte("new")), "03016b006e6577"},
+		{"cas empty", messages.CompareAndSwapOperation([]byte("k"), []byte{}, []byte("new")), "03016b01006e6577"},
+		{"index", messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Prefix: "p", Path: "a.b"}), "04016e017003612e62"},
+		{"drop", messages.DropIndexOperation("n"), "056e"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := c.op.Encode(nil)
+			if got := hex.EncodeToString(b); got != c.hex {
+				t.Fatalf("encoded as %s, want %s", got, c.hex)
+			}
+			op, err := messages.DecodeOperation(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if op.Value == nil && c.op.Value != nil {
+				op.Value = []byte{}
+			}
+			if !reflect.DeepEqual(op, c.op) {
+				t.Fatalf("decoded as %+v, want %+v", op, c.op)
+			}
+		})
+	}
+}
+
+func TestOperationLimits(t *testing.T) {
+	long := bytes.Repeat([]byte("x"), messages.MaxKey+1)
+	for _, c := range []struct {
+		op   messages.Operation
+		want error
+	}{
+		{messages.Operation{}, messages.ErrInvalid},
+		{messages.PutOperation(nil, nil), messages.ErrInvalid},
+		{messages.PutOperation(long, nil), messages.ErrTooLarge},
+		{messages.PutOperation([]byte("k"), make([]byte, messages.MaxValue+1)), messages.ErrTooLarge},
+		{messages.CompareAndSwapOperation([]byte("k"), make([]byte, messages.MaxValue+1), nil), messages.ErrTooLarge},
+		{messages.CreateIndexOperation(messages.IndexDefinition{Path: "a"}), messages.ErrInvalid},
+		{messages.CreateIndexOperation(messages.IndexDefinition{Name: "a"}), messages.ErrInvalid},
+		{messages.CreateIndexOperation(messages.IndexDefinition{Name: string(long), Path: "a"}), messages.ErrTooLarge},
+		{messages.CreateIndexOperation(messages.IndexDefinition{Name: "a", Path: string(long)}), messages.ErrTooLarge},
+		{messages.CreateIndexOperation(messages.IndexDefinition{Name: "a", Path: "a", Prefix: string(long)}), messages.ErrTooLarge},
+		{messages.DropIndexOperation(""), messages.ErrInvalid},
+	} {
+		if err := c.op.Validate(); !errors.Is(err, c.want) {
+			t.Errorf("%v: %v, want %v", c.op.Kind, err, c.want)
+		}
+	}
+}
+
+func FuzzDecodeOperation(f *testing.F) {
+	for _, b := range []string{"", "\x01\x01kvalue", "\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "\x03\x01k\x02", "\x04\x01n\x01p\x03a.bX", "\x7f"} {
+		f.Add([]byte(b))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		op, err := messages.DecodeOperation(b)
+		if err != nil {
+			if !errors.Is(err, messages.ErrMalformed) && !errors.Is(err, messages.ErrInvalid) && !errors.Is(err, messages.ErrTooLarge) {
+				t.Fatalf("untyped error %v", err)
+			}
+			return
+		}
+		if again, err := messages.DecodeOperation(op.Encode(nil)); err != nil || !reflect.DeepEqual(again, op) {
+			t.Fatalf("%+v came back as %+v, %v", op, again, err)
+		}
+	})
+}
+
+func TestCorruptError(t *testing.T) {
+	err := error(&messages.CorruptError{Path: "log/wal/1", Offset: 12, Index: 34, Reason: "checksum", Err: fs.ErrInvalid})
+	for _, want := range []string{"log/wal/1", "offset 12", "index 34", "checksum"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q does not say %q", err, want)
+		}
+	}
+	if !errors.Is(err, messages.ErrCorrupt) || !errors.Is(err, fs.ErrInvalid) {
+		t.Error("it must match ErrCorrupt and its cause")
+	}
+}
