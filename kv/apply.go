@@ -1,0 +1,95 @@
+package kv
+
+import (
+	"fmt"
+
+	"github.com/ballast-raft/ballast/messages"
+	"github.com/tidwall/buntdb"
+)
+
+// Apply carries out the operations in entries, which must be consecutive and
+// begin at or before the applied index plus one. Entries that were applied
+// before are stepped over with ErrResultLost. An entry of another type than
+// EntryNormal, or without data, only advances the applied index; so does one
+// whose data is not an operation, with ErrMalformed in its result.
+//
+// Entries are committed together, in steps of about Options.CommitBytes. If an
+// error comes between two steps, the results are those of the entries that were
+// applied, and Applied tells the same.
+//
+// Errors: ErrOutOfOrder, ErrDiskFull, ErrStopped, ErrUnavailable (the store is
+// poisoned).
+func (s *DB) Apply(group uint64, entries []messages.Entry) ([]messages.Result, error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if err := s.writable(); err != nil {
+		return nil, fmt.Errorf("kv: apply: %w", err)
+	}
+	if len(entries) == 0 {
+		return nil, nil
+	}
+	g := s.group(group)
+	var bytes int64
+	for i, e := range entries {
+		switch {
+		case e.Index == 0:
+			return nil, fmt.Errorf("kv: apply: an entry has index 0: %w", messages.ErrOutOfOrder)
+		case i > 0 && e.Index != entries[i-1].Index+1:
+			return nil, fmt.Errorf("kv: apply: index %d follows index %d: %w", e.Index, entries[i-1].Index, messages.ErrOutOfOrder)
+		}
+		bytes += int64(len(e.Data))
+	}
+	if first := entries[0].Index; first-1 > g.index {
+		return nil, fmt.Errorf("kv: apply: index %d, but the applied index is %d: %w", first, g.index, messages.ErrOutOfOrder)
+	}
+	if err := s.room(bytes); err != nil {
+		return nil, fmt.Errorf("kv: apply: %w", err)
+	}
+	results := make([]messages.Result, len(entries))
+	done := 0
+	for ; done < len(entries) && entries[done].Index <= g.index; done++ {
+		results[done].Err = fmt.Errorf("kv: apply index %d: %w", entries[done].Index, messages.ErrResultLost)
+	}
+	for done < len(entries) {
+		b := s.newBatch(g)
+		next := done
+		err := s.gen.db.View(func(tx *buntdb.Tx) error {
+			b.tx = tx
+			for next < len(entries) && (next == done || b.bytes < s.opt.CommitBytes) {
+				results[next] = b.apply(entries[next])
+				next++
+			}
+			return nil
+		})
+		if err == nil {
+			last := entries[next-1]
+			err = s.commit(b, last.Index, last.Term)
+		}
+		if err != nil {
+			return results[:done], fmt.Errorf("kv: apply index %d: %w", entries[done].Index, err)
+		}
+		done = next
+	}
+	return results, nil
+}
+
+func (b *batch) apply(e messages.Entry) messages.Result {
+	if e.Type != messages.EntryNormal || len(e.Data) == 0 {
+		return messages.Result{}
+	}
+	op, err := messages.DecodeOperation(e.Data)
+	if err != nil {
+		return messages.Result{Err: fmt.Errorf("kv: %w", err)}
+	}
+	return b.run(op)
+}
+
+// Applied returns the index and term up to which a group was applied.
+func (s *DB) Applied(group uint64) (index, term uint64) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if g := s.groups[group]; g != nil {
+		return g.index, g.term
+	}
+	return 0, 0
+}

@@ -1,0 +1,83 @@
+// Package kv stores application data: the state machines of any number of Raft
+// groups, in memory for reading (tidwall/buntdb) and in one append-only file
+// for keeping.
+//
+// buntdb alone loses data under kill -9: a transaction is not atomic on disk,
+// the errors of fsync are discarded, and nothing has a checksum. This package
+// uses its file format and its tree, and owns what is durable: each change is
+// followed by a marker that covers its bytes, the file is verified before
+// buntdb sees it and cut to the last good marker, syncs are our own, and a file
+// is only ever replaced whole.
+//
+// # Files
+//
+//	DATA      the current generation: buntdb's append-only file
+//	MARK      a durable.Mark: how far DATA is known to be on disk
+//	LOCK      held while the directory is open
+//	*.tmp     not finished; removed by Open
+//
+// # DATA
+//
+// A sequence of commands in the Redis protocol, exactly as buntdb writes them
+// and nothing else: "set" with a key and a value, "del" with a key. The first
+// byte of a key says what it is:
+//
+//	h                                     header, the first command of the file
+//	m                                     marker, after each change
+//	d uvarint(group) key                  value of a user's key
+//	x uvarint(group) name                 index definition, as JSON
+//	i uvarint(group) name scalar key      index entry, without a value
+//
+// Name and scalar in an index entry are encoded so that entries sort by value
+// and then by key: a zero byte is written as 00 ff and the end as 00 01.
+//
+//	10                          null
+//	20                          false
+//	30                          true
+//	40 8 bytes, big-endian      number: a float64 with the sign bit flipped, all bits if negative
+//	50 bytes 00 01              string
+//
+// Numbers are compared as float64: integers beyond 2^53 that round to the same
+// float64 are equal, and what lies beyond the range of float64 is infinite. A
+// negative zero is zero. An entry holds the whole string.
+//
+// Header, 64 bytes, little-endian:
+//
+//	0   magic "BLSTKVDB"
+//	8   version, 4 bytes: 1
+//	12  CRC32C of all other bytes, 4 bytes
+//	16  identity of the generation, 16 random bytes
+//	32  identity of the generation that it replaced, or zero, 16 bytes
+//	48  zero, 16 bytes
+//
+// Marker, little-endian:
+//
+//	0   version, 1 byte: 1
+//	1   flags, 1 byte: bit 0 is set in the seal
+//	2   zero, 2 bytes
+//	4   CRC32C of the bytes from start to end, 4 bytes
+//	8   sequence, 8 bytes: 1 for the first of the file, then one more each
+//	16  start, 8 bytes: where the marker before it ended, or zero
+//	24  end, 8 bytes: where this marker's command begins
+//	32  number of groups, 4 bytes
+//	36  for each: group, applied index, term, 8 bytes each
+//	..  CRC32C of the generation's identity and all bytes before, 4 bytes
+//
+// A generation is written whole under a temporary name, and its last marker
+// then is the seal. A file without a good seal is damaged, wherever MARK is.
+//
+// # The state stream
+//
+// What a View yields and an Import takes depends on the state alone, not on the
+// store: the same state has the same bytes. Integers are little-endian, lengths
+// are minimal unsigned varints.
+//
+//	magic "BLSTKVST", version, 4 bytes: 1
+//	01 len name len definition     for each index, sorted by name
+//	02 len key len value           for each pair, sorted by key
+//	03 number of pairs, 8 bytes, CRC32C of all bytes before, 4 bytes
+//
+// The applied index and term are not in it: they belong to the snapshot.
+//
+// DESIGN.md has the crash assumptions and the reasons.
+package kv

@@ -1,0 +1,926 @@
+package kv_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/ballast-raft/ballast/kv"
+	"github.com/ballast-raft/ballast/messages"
+	"github.com/ballast-raft/ballast/messages/durable"
+)
+
+// lazyDisk does not wait for the hardware: these tests are about what the
+// store does, and crashes of the process keep the page cache.
+type lazyDisk struct{}
+
+func (lazyDisk) Sync(*os.File) error          { return nil }
+func (lazyDisk) SyncDir(string) error         { return nil }
+func (lazyDisk) Rename(from, to string) error { return os.Rename(from, to) }
+func (lazyDisk) Remove(path string) error     { return os.Remove(path) }
+
+var lazy = kv.Options{Disk: lazyDisk{}}
+
+func open(t testing.TB, dir string, opt kv.Options) *kv.DB {
+	t.Helper()
+	if opt.Disk == nil {
+		opt.Disk = lazyDisk{}
+	}
+	db, err := kv.Open(dir, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil && !db.Poisoned() {
+			t.Error(err)
+		}
+	})
+	return db
+}
+
+func put(key, value string) messages.Operation {
+	return messages.PutOperation([]byte(key), []byte(value))
+}
+
+func del(key string) messages.Operation { return messages.DeleteOperation([]byte(key)) }
+
+func cas(key string, expect *string, value string) messages.Operation {
+	var e []byte
+	if expect != nil {
+		e = append([]byte{}, *expect...)
+	}
+	return messages.CompareAndSwapOperation([]byte(key), e, []byte(value))
+}
+
+func entry(index uint64, op messages.Operation) messages.Entry {
+	return messages.Entry{Index: index, Term: 1 + index/100, Data: op.Encode(nil)}
+}
+
+func write(t testing.TB, db *kv.DB, group uint64, ops ...messages.Operation) []messages.Result {
+	t.Helper()
+	results, err := db.Write(group, ops)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return results
+}
+
+func mustWrite(t testing.TB, db *kv.DB, group uint64, ops ...messages.Operation) {
+	t.Helper()
+	for i, r := range write(t, db, group, ops...) {
+		if r.Err != nil {
+			t.Fatalf("operation %d: %v", i, r.Err)
+		}
+	}
+}
+
+func export(t testing.TB, db *kv.DB, group uint64) []byte {
+	t.Helper()
+	v, err := db.OpenView(group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	b, err := io.ReadAll(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func load(t testing.TB, db *kv.DB, group, index uint64, state []byte) {
+	t.Helper()
+	im, err := db.BeginImport(group, index, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := im.Write(state); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := im.Finish(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func want(t testing.TB, what string, err, target error) {
+	t.Helper()
+	if !errors.Is(err, target) {
+		t.Fatalf("%s: error %v, want %v", what, err, target)
+	}
+	if err != nil && !strings.HasPrefix(err.Error(), "kv: ") {
+		t.Fatalf("%s: error %q does not begin with the package", what, err)
+	}
+}
+
+func scanAll(t testing.TB, db *kv.DB, q messages.Scan) (pairs []messages.Pair) {
+	t.Helper()
+	for {
+		p, next, err := db.Scan(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pairs = append(pairs, p...)
+		if next == nil {
+			return pairs
+		}
+		q.Cursor = next
+	}
+}
+
+func queryAll(t testing.TB, db *kv.DB, q messages.QueryIndex) (pairs []messages.Pair) {
+	t.Helper()
+	for {
+		p, next, err := db.Query(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pairs = append(pairs, p...)
+		if next == nil {
+			return pairs
+		}
+		q.Cursor = next
+	}
+}
+
+func keys(pairs []messages.Pair) string {
+	var s []string
+	for _, p := range pairs {
+		s = append(s, string(p.Key))
+	}
+	return strings.Join(s, " ")
+}
+
+func TestOptionsReportEveryBadField(t *testing.T) {
+	_, err := kv.Open(t.TempDir(), kv.Options{MaxViewBytes: -1, CommitBytes: -2, ReserveBytes: -3})
+	want(t, "open", err, messages.ErrInvalid)
+	for _, name := range []string{"MaxViewBytes", "CommitBytes", "ReserveBytes"} {
+		if !strings.Contains(err.Error(), name) {
+			t.Errorf("%v does not name %s", err, name)
+		}
+	}
+}
+
+func TestWriteAndRead(t *testing.T) {
+	dir := t.TempDir()
+	db := open(t, dir, lazy)
+	empty := ""
+	one := "1"
+	two := "2"
+	for i, c := range []struct {
+		op      messages.Operation
+		existed bool
+		swapped bool
+		err     error
+	}{
+		{op: put("a", "1")},
+		{op: put("a", "1"), existed: true},
+		{op: cas("a", nil, "x"), existed: true},
+		{op: cas("a", &two, "x"), existed: true},
+		{op: cas("a", &one, ""), existed: true, swapped: true},
+		{op: cas("a", nil, "x"), existed: true},
+		{op: cas("a", &empty, "2"), existed: true, swapped: true},
+		{op: cas("b", &empty, "x")},
+		{op: cas("b", nil, ""), swapped: true},
+		{op: del("c")},
+		{op: put("c", "3")},
+		{op: del("c"), existed: true},
+		{op: put("", "x"), err: messages.ErrInvalid},
+		{op: put(strings.Repeat("k", messages.MaxKey+1), "x"), err: messages.ErrTooLarge},
+		{op: messages.PutOperation([]byte("v"), make([]byte, messages.MaxValue+1)), err: messages.ErrTooLarge},
+		{op: messages.Operation{Kind: 99, Key: []byte("x")}, err: messages.ErrInvalid},
+		{op: put(strings.Repeat("k", messages.MaxKey), strings.Repeat("v", 1<<20))},
+	} {
+		r := write(t, db, 0, c.op)[0]
+		if r.Existed != c.existed || r.Swapped != c.swapped || !errors.Is(r.Err, c.err) {
+			t.Errorf("%d: %v gave %+v", i, c.op.Kind, r)
+		}
+		if r.Err != nil {
+			want(t, "result", r.Err, c.err)
+		}
+	}
+	check := func(db *kv.DB) {
+		t.Helper()
+		if got := keys(scanAll(t, db, messages.Scan{To: []byte("k")})); got != "a b" {
+			t.Errorf("keys %q", got)
+		}
+		v, found, err := db.Get(0, []byte("b"))
+		if err != nil || !found || v == nil || len(v) != 0 {
+			t.Errorf("b is %q %v %v", v, found, err)
+		}
+		vs, err := db.MultiGet(0, [][]byte{[]byte("c"), []byte("b"), []byte("a")})
+		if err != nil || vs[0] != nil || vs[1] == nil || string(vs[2]) != "2" {
+			t.Errorf("multi-get: %q %v", vs, err)
+		}
+		if n := db.Keys(0); n != 3 {
+			t.Errorf("%d keys", n)
+		}
+		if n := db.Keys(7); n != 0 {
+			t.Errorf("%d keys in another group", n)
+		}
+		if g := db.Groups(); !reflect.DeepEqual(g, []uint64{0}) {
+			t.Errorf("groups %v", g)
+		}
+	}
+	check(db)
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	check(open(t, dir, lazy))
+}
+
+func TestOperationsOfOneCallSeeEachOther(t *testing.T) {
+	db := open(t, t.TempDir(), lazy)
+	one := "1"
+	results := write(t, db, 3, put("a", "1"), cas("a", &one, "2"), del("a"), put("b", "x"), del("b"), cas("a", nil, "3"))
+	if !results[1].Swapped || !results[2].Existed || !results[4].Existed || !results[5].Swapped {
+		t.Fatalf("%+v", results)
+	}
+	if got := scanAll(t, db, messages.Scan{Group: 3}); len(got) != 1 || string(got[0].Value) != "3" || db.Keys(3) != 1 {
+		t.Fatalf("%q, %d keys", got, db.Keys(3))
+	}
+}
+
+func TestBadInput(t *testing.T) {
+	db := open(t, t.TempDir(), lazy)
+	mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Path: "n"}))
+	for i := range 20 {
+		mustWrite(t, db, 0, put(fmt.Sprintf("k%02d", i), fmt.Sprintf(`{"n":%d}`, i)))
+	}
+	long := make([]byte, messages.MaxKey+1)
+	b := func(s string) []byte { return []byte(s) }
+
+	for _, k := range [][]byte{nil, {}} {
+		_, _, err := db.Get(0, k)
+		want(t, "get", err, messages.ErrInvalid)
+		_, err = db.MultiGet(0, [][]byte{b("x"), k})
+		want(t, "multi-get", err, messages.ErrInvalid)
+	}
+	_, _, err := db.Get(0, long)
+	want(t, "get", err, messages.ErrTooLarge)
+	_, err = db.MultiGet(0, [][]byte{long})
+	want(t, "multi-get", err, messages.ErrTooLarge)
+
+	_, cursor, err := db.Scan(messages.Scan{Limit: 3})
+	if err != nil || cursor == nil {
+		t.Fatal(cursor, err)
+	}
+	_, queryCursor, err := db.Query(messages.QueryIndex{Name: "n", Limit: 3})
+	if err != nil || queryCursor == nil {
+		t.Fatal(queryCursor, err)
+	}
+	flipped := bytes.Clone(cursor)
+	flipped[2] ^= 1
+	for i, q := range []messages.Scan{
+		{Limit: -1}, {MaxBytes: -1},
+		{Prefix: b("a"), From: b("a")}, {Prefix: b("a"), To: b("b")}, {Prefix: b("a"), To: b("")},
+		{From: b("b"), To: b("a")}, {From: b("b"), To: b("")},
+		{Cursor: b("x")}, {Cursor: flipped}, {Cursor: cursor[:len(cursor)-1]}, {Cursor: append(bytes.Clone(cursor), 0)},
+		{Cursor: cursor, Reverse: true}, {Cursor: cursor, Prefix: b("k")}, {Cursor: cursor, From: b("a")},
+		{Cursor: cursor, To: b("z")}, {Cursor: cursor, Group: 1}, {Cursor: queryCursor},
+	} {
+		_, _, err := db.Scan(q)
+		want(t, fmt.Sprint("scan ", i), err, messages.ErrInvalid)
+	}
+	if p, next, err := db.Scan(messages.Scan{To: b("")}); len(p) > 0 || next != nil || err != nil {
+		t.Errorf("an empty range: %v %v %v", p, next, err)
+	}
+	for i, q := range []messages.QueryIndex{
+		{Limit: -1}, {MaxBytes: -1}, {Equal: "1", Min: "1"}, {Equal: "1", Max: "1"},
+		{Equal: "x"}, {Equal: "{}"}, {Equal: "[1]"}, {Min: "nul"}, {Max: `"a`}, {Max: "1 2"}, {Equal: " "},
+		{Min: "2", Max: "1"}, {Min: `"a"`, Max: "1"},
+		{Cursor: queryCursor, Reverse: true}, {Cursor: queryCursor, Min: "0"}, {Cursor: cursor}, {Cursor: b("q")},
+		{Cursor: queryCursor, Group: 1},
+	} {
+		q.Name = "n"
+		_, _, err := db.Query(q)
+		want(t, fmt.Sprint("query ", i), err, messages.ErrInvalid)
+	}
+	_, _, err = db.Query(messages.QueryIndex{Name: "other"})
+	want(t, "query", err, messages.ErrNotFound)
+	_, _, err = db.Query(messages.QueryIndex{Group: 9, Name: "n"})
+	want(t, "query", err, messages.ErrNotFound)
+
+	def := func(name, path, prefix string) messages.Operation {
+		return messages.CreateIndexOperation(messages.IndexDefinition{Name: name, Path: path, Prefix: prefix})
+	}
+	for _, c := range []struct {
+		op  messages.Operation
+		err error
+	}{
+		{def("", "p", ""), messages.ErrInvalid}, {def("x", "", ""), messages.ErrInvalid},
+		{def(strings.Repeat("x", 256), "p", ""), messages.ErrTooLarge},
+		{def("x", strings.Repeat("p", 1025), ""), messages.ErrTooLarge},
+		{def("x", "p", string(long)), messages.ErrTooLarge},
+		{def("x", "a..b", ""), messages.ErrInvalid}, {def("x", ".a", ""), messages.ErrInvalid}, {def("x", "a.", ""), messages.ErrInvalid},
+		{def("x", "a*", ""), messages.ErrInvalid}, {def("x", "a.#", ""), messages.ErrInvalid}, {def("x", "@this", ""), messages.ErrInvalid},
+		{def("x", "a|b", ""), messages.ErrInvalid}, {def("x", `a\`, ""), messages.ErrInvalid}, {def("x", "a\xff", ""), messages.ErrInvalid},
+		{def("n", "other", ""), messages.ErrConflict},
+		{messages.DropIndexOperation("other"), messages.ErrNotFound},
+	} {
+		r := write(t, db, 0, c.op)[0]
+		want(t, fmt.Sprintf("%+v", c.op.Index), r.Err, c.err)
+	}
+	if got := len(db.Indexes(0)); got != 1 {
+		t.Errorf("%d indexes", got)
+	}
+}
+
+func TestAnyBytesInKeysAndValues(t *testing.T) {
+	dir := t.TempDir()
+	db := open(t, dir, lazy)
+	model := map[string]string{}
+	groups := []uint64{0, 1, 'd', 0x7f, 0x80, 0x3fff, 1 << 63, 1<<64 - 1}
+	for i, g := range groups {
+		for _, k := range []string{"\x00", "\x00\x00", "\x00\xff", "\x00\x01", "\xff", "\xff\xff", "h", "m", "d", "x", "i", "d\x00", "d\x00a", "m\r\n",
+			"*3\r\n$3\r\nset\r\n$1\r\nm\r\n$1\r\nx\r\n", "\r\n", "a", "a\x00", "a\x00b", "a\xff", "d\x80\x01x"} {
+			v := k + fmt.Sprint(i)
+			mustWrite(t, db, g, put(k, v))
+			model[fmt.Sprint(g, "/", k)] = v
+		}
+	}
+	for range 2 {
+		n := 0
+		for _, g := range groups {
+			var last []byte
+			for _, p := range scanAll(t, db, messages.Scan{Group: g, Limit: 7}) {
+				n++
+				if v := model[fmt.Sprint(g, "/", string(p.Key))]; v != string(p.Value) {
+					t.Errorf("group %d key %q: %q, want %q", g, p.Key, p.Value, v)
+				}
+				if last != nil && bytes.Compare(last, p.Key) >= 0 {
+					t.Errorf("%q follows %q", p.Key, last)
+				}
+				last = p.Key
+			}
+		}
+		if n != len(model) {
+			t.Errorf("%d pairs, want %d", n, len(model))
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		db = open(t, dir, lazy)
+		if g := db.Groups(); !reflect.DeepEqual(g, groups) {
+			t.Errorf("groups %v", g)
+		}
+	}
+}
+
+func TestScan(t *testing.T) {
+	db := open(t, t.TempDir(), lazy)
+	for _, k := range []string{"a", "b", "b\x00", "ba", "bb", "b\xff", "b\xff\xff", "c", "\xff", "\xff\xff"} {
+		mustWrite(t, db, 0, put(k, strings.ToUpper(k)))
+	}
+	b := func(s string) []byte { return []byte(s) }
+	for _, c := range []struct {
+		q    messages.Scan
+		want string
+	}{
+		{messages.Scan{}, "a b b\x00 ba bb b\xff b\xff\xff c \xff \xff\xff"},
+		{messages.Scan{Prefix: b("b")}, "b b\x00 ba bb b\xff b\xff\xff"},
+		{messages.Scan{Prefix: b("b\xff")}, "b\xff b\xff\xff"},
+		{messages.Scan{Prefix: b("\xff")}, "\xff \xff\xff"},
+		{messages.Scan{From: b("b")}, "b b\x00 ba bb b\xff b\xff\xff c \xff \xff\xff"},
+		{messages.Scan{From: b("b"), To: b("ba")}, "b b\x00"},
+		{messages.Scan{From: b("b"), To: b("b")}, ""},
+		{messages.Scan{To: b("b")}, "a"},
+		{messages.Scan{Prefix: b("zz")}, ""},
+		{messages.Scan{Group: 4}, ""},
+	} {
+		for _, limit := range []int{0, 1, 2, 3, 100} {
+			for _, maxBytes := range []int{0, 1, 5} {
+				c.q.Limit, c.q.MaxBytes = limit, maxBytes
+				c.q.Reverse = false
+				if got := keys(scanAll(t, db, c.q)); got != c.want {
+					t.Errorf("%+v: %q, want %q", c.q, got, c.want)
+				}
+				c.q.Reverse = true
+				f := strings.Fields(c.want)
+				for i, j := 0, len(f)-1; i < j; i, j = i+1, j-1 {
+					f[i], f[j] = f[j], f[i]
+				}
+				if got := keys(scanAll(t, db, c.q)); got != strings.Join(f, " ") {
+					t.Errorf("%+v: %q, want the reverse of %q", c.q, got, c.want)
+				}
+			}
+		}
+	}
+	p, _, err := db.Scan(messages.Scan{KeysOnly: true, Limit: 1})
+	if err != nil || len(p) != 1 || p[0].Value != nil {
+		t.Errorf("keys only: %q %v", p, err)
+	}
+}
+
+func TestApplyIsIdempotentAndOrdered(t *testing.T) {
+	dir := t.TempDir()
+	db := open(t, dir, lazy)
+	apply := func(entries ...messages.Entry) []messages.Result {
+		t.Helper()
+		r, err := db.Apply(5, entries)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	if r := apply(); r != nil {
+		t.Fatal(r)
+	}
+	apply(entry(1, put("a", "1")), entry(2, put("b", "1")))
+	r := apply(entry(1, put("a", "x")), entry(2, put("b", "x")), entry(3, put("c", "1")))
+	if !errors.Is(r[0].Err, messages.ErrResultLost) || !errors.Is(r[1].Err, messages.ErrResultLost) || r[2].Err != nil {
+		t.Fatalf("%+v", r)
+	}
+	for _, bad := range [][]messages.Entry{
+		{entry(5, put("a", "x"))},
+		{entry(4, put("a", "x")), entry(6, put("a", "x"))},
+		{entry(4, put("a", "x")), entry(4, put("a", "x"))},
+		{entry(0, put("a", "x"))},
+		{entry(1<<64-1, put("a", "x")), entry(0, put("a", "x"))},
+		{entry(3, put("a", "x")), entry(2, put("a", "x"))},
+	} {
+		_, err := db.Apply(5, bad)
+		want(t, "apply", err, messages.ErrOutOfOrder)
+	}
+	r = apply(messages.Entry{Index: 4, Term: 9}, messages.Entry{Index: 5, Term: 9, Type: 3, Data: []byte("conf")},
+		messages.Entry{Index: 6, Term: 9, Data: []byte{0x7f}}, messages.Entry{Index: 7, Term: 9, Data: put("", "x").Encode(nil)}, entry(8, del("a")))
+	if r[0].Err != nil || r[1].Err != nil || !errors.Is(r[2].Err, messages.ErrMalformed) || !errors.Is(r[3].Err, messages.ErrInvalid) || !r[4].Existed {
+		t.Fatalf("%+v", r)
+	}
+	apply(messages.Entry{Index: 9, Term: 12})
+	for range 2 {
+		if i, term := db.Applied(5); i != 9 || term != 12 {
+			t.Fatalf("applied %d, term %d", i, term)
+		}
+		if got := keys(scanAll(t, db, messages.Scan{Group: 5})); got != "b c" {
+			t.Fatalf("keys %q", got)
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		db = open(t, dir, lazy)
+	}
+}
+
+func TestLargeApplyIsCommittedInSteps(t *testing.T) {
+	dir := t.TempDir()
+	db := open(t, dir, kv.Options{CommitBytes: 1000})
+	var entries []messages.Entry
+	for i := range uint64(100) {
+		entries = append(entries, entry(i+1, put(fmt.Sprintf("k%d", i%10), strings.Repeat("v", 300))))
+	}
+	r, err := db.Apply(0, entries)
+	if err != nil || len(r) != 100 || r[9].Existed || !r[10].Existed {
+		t.Fatal(r, err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	rep, err := kv.Inspect(dir)
+	if err != nil || rep.Markers != 26 || rep.Damage != nil {
+		t.Fatalf("%+v %v", rep, err)
+	}
+}
+
+func TestIndex(t *testing.T) {
+	dir := t.TempDir()
+	db := open(t, dir, lazy)
+	docs := []struct{ key, value string }{
+		{"u/null", `{"v":null}`}, {"u/false", `{"v":false}`}, {"u/true", `{"v":true}`},
+		{"u/-inf", `{"v":-1e999}`}, {"u/-2", `{"v":-2}`}, {"u/-1.5", `{"v":-1.5}`}, {"u/0", `{"v":-0.0}`}, {"u/00", `{"v":0}`},
+		{"u/1e-300", `{"v":1e-300}`}, {"u/1", `{"v":1}`}, {"u/1b", `{"v":1.0}`}, {"u/10", `{"v":10}`},
+		{"u/2^53", `{"v":9007199254740992}`}, {"u/2^53+1", `{"v":9007199254740993}`}, {"u/inf", `{"v":1e400}`},
+		{"u/s", `{"v":""}`}, {"u/s0", `{"v":"\u0000"}`}, {"u/s00", `{"v":"\u0000\u0000"}`}, {"u/sa", `{"v":"a"}`}, {"u/sa0", `{"v":"a\u0000"}`},
+		{"u/sab", `{"v":"ab"}`}, {"u/sb", `{"v":"b"}`}, {"u/sé", `{"v":"é"}`},
+	}
+	want := ""
+	for i := range docs {
+		d := docs[len(docs)-1-i]
+		mustWrite(t, db, 1, put(d.key, d.value))
+		want += docs[i].key + " "
+	}
+	want = strings.TrimSpace(want)
+	mustWrite(t, db, 1, put("u/none", `{}`), put("u/object", `{"v":{}}`), put("u/array", ` {"v":[1]} `), put("other", "not json"))
+	def := messages.IndexDefinition{Name: "by\x00v", Path: "v", Prefix: "u/"}
+	mustWrite(t, db, 1, messages.CreateIndexOperation(def))
+	if r := write(t, db, 1, messages.CreateIndexOperation(def))[0]; r.Err != nil || !r.Existed {
+		t.Fatalf("%+v", r)
+	}
+	q := func(q messages.QueryIndex) string {
+		t.Helper()
+		q.Group, q.Name = 1, def.Name
+		return keys(queryAll(t, db, q))
+	}
+	for range 2 {
+		for _, limit := range []int{0, 1, 3} {
+			if got := q(messages.QueryIndex{Limit: limit}); got != want {
+				t.Fatalf("%q\nwant\n%q", got, want)
+			}
+		}
+		for _, c := range []struct {
+			q    messages.QueryIndex
+			want string
+		}{
+			{messages.QueryIndex{Equal: "1"}, "u/1 u/1b"},
+			{messages.QueryIndex{Equal: " 1e0 "}, "u/1 u/1b"},
+			{messages.QueryIndex{Equal: "-0"}, "u/0 u/00"},
+			{messages.QueryIndex{Equal: "null"}, "u/null"},
+			{messages.QueryIndex{Equal: `"a"`}, "u/sa"},
+			{messages.QueryIndex{Equal: `"\u0000"`}, "u/s0"},
+			{messages.QueryIndex{Equal: `"aa"`}, ""},
+			{messages.QueryIndex{Equal: "9007199254740993"}, "u/2^53 u/2^53+1"},
+			{messages.QueryIndex{Min: "-1.5", Max: "0"}, "u/-1.5 u/0 u/00"},
+			{messages.QueryIndex{Min: "-1.5", Max: "0", Reverse: true, Limit: 1}, "u/00 u/0 u/-1.5"},
+			{messages.QueryIndex{Max: "false"}, "u/null u/false"},
+			{messages.QueryIndex{Min: `"ab"`}, "u/sab u/sb u/sé"},
+			{messages.QueryIndex{Min: "true", Max: "-2"}, "u/true u/-inf u/-2"},
+		} {
+			if got := q(c.q); got != c.want {
+				t.Errorf("%+v: %q, want %q", c.q, got, c.want)
+			}
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		db = open(t, dir, lazy)
+		if got := db.Indexes(1); !reflect.DeepEqual(got, []messages.IndexDefinition{def}) {
+			t.Fatalf("indexes %+v", got)
+		}
+	}
+
+	// Changes follow, within one call as well.
+	one := `{"v":1}`
+	mustWrite(t, db, 1, del("u/1b"), put("u/sab", `{"v":1}`), put("u/s", `{"v":5}`), cas("u/1", &one, `{"v":null}`), put("u/null", `{}`))
+	mustWrite(t, db, 1, put("u/t", `{"v":3}`), put("u/t", `{"v":4}`), del("u/t"), put("u/sb", "1"), put("u/sb", `{"v":"b"}`))
+	if got := q(messages.QueryIndex{Min: "null", Max: "5"}); got != "u/1 u/false u/true u/-inf u/-2 u/-1.5 u/0 u/00 u/1e-300 u/sab u/s" {
+		t.Errorf("%q", got)
+	}
+	if got := q(messages.QueryIndex{Equal: `"b"`}); got != "u/sb" {
+		t.Errorf("%q", got)
+	}
+	for _, bad := range []string{"", "{", "x", `{"v":1}{}`, strings.Repeat("[", 20000), strings.Repeat("[", 20000) + strings.Repeat("]", 20000)} {
+		r := write(t, db, 1, put("u/x", bad), cas("u/y", nil, bad), put("z", bad))
+		if !errors.Is(r[0].Err, messages.ErrNotJSON) || !errors.Is(r[1].Err, messages.ErrNotJSON) || r[1].Swapped || r[2].Err != nil {
+			t.Errorf("%.10q: %+v", bad, r)
+		}
+	}
+	if _, found, _ := db.Get(1, []byte("u/x")); found {
+		t.Error("a value that is not JSON was stored")
+	}
+
+	// Created, used and dropped in the call that writes the data.
+	w := messages.IndexDefinition{Name: "w", Path: "a.1"}
+	r := write(t, db, 2, put("p", `{"a":[1,2]}`), messages.CreateIndexOperation(w), put("q", `{"a":[1,1]}`), put("r", "x"),
+		messages.DropIndexOperation("w"), put("r", "x"), messages.CreateIndexOperation(w), del("r"), messages.CreateIndexOperation(w))
+	if !errors.Is(r[3].Err, messages.ErrNotJSON) || r[5].Err != nil || !errors.Is(r[6].Err, messages.ErrNotJSON) || r[8].Err != nil {
+		t.Fatalf("%+v", r)
+	}
+	if got := keys(queryAll(t, db, messages.QueryIndex{Group: 2, Name: "w"})); got != "q p" {
+		t.Errorf("%q", got)
+	}
+	mustWrite(t, db, 2, messages.DropIndexOperation("w"))
+	_, _, err := db.Query(messages.QueryIndex{Group: 2, Name: "w"})
+	if !errors.Is(err, messages.ErrNotFound) {
+		t.Error(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	rep, err := kv.Inspect(dir)
+	if err != nil || rep.Damage != nil {
+		t.Fatal(rep.Damage, err)
+	}
+	for _, g := range rep.Groups {
+		if g.Group == 2 && (g.Entries != 0 || len(g.Indexes) != 0) {
+			t.Errorf("entries left of a dropped index: %+v", g)
+		}
+	}
+}
+
+func TestDirectoryIsLocked(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir, lazy)
+	_, err := kv.Open(dir, lazy)
+	want(t, "open", err, messages.ErrLocked)
+}
+
+func TestClosed(t *testing.T) {
+	db := open(t, t.TempDir(), lazy)
+	mustWrite(t, db, 0, put("a", "1"))
+	v, err := db.OpenView(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	im, err := db.BeginImport(0, 1, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = db.Write(0, []messages.Operation{put("a", "2")})
+	want(t, "write", err, messages.ErrStopped)
+	_, err = db.Apply(0, []messages.Entry{entry(1, put("a", "2"))})
+	want(t, "apply", err, messages.ErrStopped)
+	_, _, err = db.Get(0, []byte("a"))
+	want(t, "get", err, messages.ErrStopped)
+	_, err = db.MultiGet(0, [][]byte{[]byte("a")})
+	want(t, "multi-get", err, messages.ErrStopped)
+	_, _, err = db.Scan(messages.Scan{})
+	want(t, "scan", err, messages.ErrStopped)
+	_, _, err = db.Query(messages.QueryIndex{Name: "x"})
+	want(t, "query", err, messages.ErrStopped)
+	want(t, "sync", db.Sync(), messages.ErrStopped)
+	_, err = db.OpenView(0)
+	want(t, "open view", err, messages.ErrStopped)
+	_, err = db.BeginImport(0, 1, 1)
+	want(t, "begin import", err, messages.ErrStopped)
+	_, err = io.ReadAll(v)
+	if err != nil {
+		want(t, "read", err, messages.ErrStopped)
+	}
+	if err := v.Close(); err != nil {
+		t.Error(err)
+	}
+	_, err = im.Write([]byte("x"))
+	want(t, "import", err, messages.ErrNotFound)
+	_, err = im.Finish()
+	want(t, "finish", err, messages.ErrNotFound)
+}
+
+func TestFullDisk(t *testing.T) {
+	free := int64(1 << 40)
+	dir := t.TempDir()
+	db := open(t, dir, kv.Options{ReserveBytes: 1000, CommitBytes: 500, Free: func(d string) (int64, error) {
+		if d != dir {
+			t.Errorf("asked about %s", d)
+		}
+		return free, nil
+	}})
+	mustWrite(t, db, 0, put("a", "1"))
+	free = 1100
+	_, err := db.Write(0, []messages.Operation{put("a", "2")})
+	want(t, "write", err, messages.ErrDiskFull)
+	_, err = db.Apply(0, []messages.Entry{entry(1, put("a", "2"))})
+	want(t, "apply", err, messages.ErrDiskFull)
+	if v, _, err := db.Get(0, []byte("a")); err != nil || string(v) != "1" {
+		t.Fatalf("%q %v", v, err)
+	}
+	if err := db.Sync(); err != nil || db.Poisoned() {
+		t.Fatal(err)
+	}
+	free = 999
+	_, err = db.BeginImport(0, 1, 1)
+	want(t, "import", err, messages.ErrDiskFull)
+	free = 1 << 20
+	state := export(t, db, 0)
+	im, err := db.BeginImport(0, 1, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	free = 0
+	_, err = im.Write(state)
+	want(t, "import", err, messages.ErrDiskFull)
+	free = 1 << 20
+	load(t, db, 0, 1, state)
+	mustWrite(t, db, 0, put("a", "3"))
+
+	// Space runs out in the middle of an Apply: what was applied stays.
+	var entries []messages.Entry
+	for i := range uint64(10) {
+		entries = append(entries, entry(i+2, put("k", strings.Repeat("v", 400))))
+	}
+	n := 0
+	db2 := open(t, t.TempDir(), kv.Options{ReserveBytes: 1, CommitBytes: 500, Free: func(string) (int64, error) {
+		if n++; n > 4 {
+			return 10, nil
+		}
+		return 1 << 20, nil
+	}})
+	entries[0].Index = 1
+	for i := range entries {
+		entries[i].Index = uint64(i + 1)
+	}
+	r, err := db2.Apply(0, entries)
+	want(t, "apply", err, messages.ErrDiskFull)
+	if i, _ := db2.Applied(0); i != uint64(len(r)) || i != 6 {
+		t.Errorf("applied %d, %d results", i, len(r))
+	}
+}
+
+func TestStateStreamIsTheSameForTheSameState(t *testing.T) {
+	a, b := open(t, t.TempDir(), lazy), open(t, t.TempDir(), lazy)
+	x := messages.CreateIndexOperation(messages.IndexDefinition{Name: "x", Path: "v", Prefix: "j\xff"})
+	y := messages.CreateIndexOperation(messages.IndexDefinition{Name: "y", Path: "w"})
+	for i := range 300 {
+		mustWrite(t, a, 0, put(fmt.Sprintf("k%d", i), fmt.Sprintf(`{"w":%d}`, i)))
+		mustWrite(t, b, 9, put(fmt.Sprintf("k%d", 299-i), fmt.Sprintf(`{"w":%d}`, 299-i)))
+	}
+	big := `"` + strings.Repeat("x", 700_000) + `"`
+	mustWrite(t, a, 0, put("gone", "1"), x, y, del("gone"), put("big", big))
+	mustWrite(t, b, 9, y, put("big", big), x)
+	sa, sb := export(t, a, 0), export(t, b, 9)
+	if !bytes.Equal(sa, sb) {
+		t.Fatalf("%d and %d bytes differ", len(sa), len(sb))
+	}
+	for _, size := range []int{1, 7, 4096, 1 << 20} {
+		v, err := a.OpenView(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []byte
+		for p := make([]byte, size); ; {
+			n, err := v.Read(p)
+			got = append(got, p[:n]...)
+			if err == io.EOF {
+				break
+			}
+			if err != nil || n == 0 {
+				t.Fatal(n, err)
+			}
+		}
+		if !bytes.Equal(got, sa) {
+			t.Errorf("reads of %d bytes give another stream", size)
+		}
+		if err := errors.Join(v.Close(), v.Close()); err != nil {
+			t.Error(err)
+		}
+		_, err = v.Read(make([]byte, 1))
+		want(t, "read", err, messages.ErrExpired)
+	}
+	// The other way.
+	for _, size := range []int{1, 3, 1000, 1 << 20} {
+		dir := t.TempDir()
+		c := open(t, dir, lazy)
+		mustWrite(t, c, 4, put("old", "1"))
+		mustWrite(t, c, 8, put("kept", `"1"`), messages.CreateIndexOperation(messages.IndexDefinition{Name: "k", Path: "v"}))
+		if _, err := c.Apply(8, []messages.Entry{entry(1, put("kept2", `{"v":1}`))}); err != nil {
+			t.Fatal(err)
+		}
+		im, err := c.BeginImport(4, 77, 6)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.BeginImport(5, 1, 1)
+		want(t, "begin", err, messages.ErrConflict)
+		for rest := sa; len(rest) > 0; {
+			n := min(size, len(rest))
+			if m, err := im.Write(rest[:n]); m != n || err != nil {
+				t.Fatal(m, err)
+			}
+			rest = rest[n:]
+		}
+		mustWrite(t, c, 8, put("kept3", `{"v":2}`))
+		if n, err := im.Finish(); n != 301 || err != nil {
+			t.Fatal(n, err)
+		}
+		if err := im.Abort(); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if !bytes.Equal(export(t, c, 4), sa) {
+				t.Fatal("the imported state differs")
+			}
+			if i, term := c.Applied(4); i != 77 || term != 6 || c.Keys(4) != 301 {
+				t.Fatal(i, term, c.Keys(4))
+			}
+			if i, _ := c.Applied(8); i != 1 || keys(scanAll(t, c, messages.Scan{Group: 8})) != "kept kept2 kept3" || c.Keys(8) != 3 {
+				t.Fatal("the other group has changed")
+			}
+			if got := keys(queryAll(t, c, messages.QueryIndex{Group: 8, Name: "k"})); got != "kept2 kept3" {
+				t.Fatal(got)
+			}
+			if got := keys(queryAll(t, c, messages.QueryIndex{Group: 4, Name: "y", Min: "297"})); got != "k297 k298 k299" {
+				t.Fatal(got)
+			}
+			if err := c.Close(); err != nil {
+				t.Fatal(err)
+			}
+			c = open(t, dir, lazy)
+		}
+		mustWrite(t, c, 4, put("new", "1"))
+	}
+}
+
+func TestMalformedImport(t *testing.T) {
+	dir := t.TempDir()
+	db := open(t, dir, lazy)
+	mustWrite(t, db, 0, put("a", `{"v":1}`), put("b", `{"v":2}`), messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Path: "v"}))
+	state := export(t, db, 0)
+	try := func(b []byte) error {
+		im, err := db.BeginImport(0, 1, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := im.Write(b); err != nil {
+			_, again := im.Write(nil)
+			if again == nil || errors.Is(again, messages.ErrMalformed) != errors.Is(err, messages.ErrMalformed) {
+				t.Fatalf("%v, then %v", err, again)
+			}
+			return err
+		}
+		_, err = im.Finish()
+		return err
+	}
+	for i := range state {
+		if err := try(state[:i]); !errors.Is(err, messages.ErrMalformed) {
+			t.Fatalf("cut at %d: %v", i, err)
+		}
+		for bit := range 8 {
+			c := bytes.Clone(state)
+			c[i] ^= 1 << bit
+			if err := try(c); !errors.Is(err, messages.ErrMalformed) && !errors.Is(err, messages.ErrIncompatible) {
+				t.Fatalf("bit %d of byte %d: %v", bit, i, err)
+			}
+		}
+	}
+	head := append([]byte("BLSTKVST"), 1, 0, 0, 0)
+	rec := func(kind byte, k, v string) []byte {
+		b := binary.AppendUvarint([]byte{kind}, uint64(len(k)))
+		b = append(b, k...)
+		b = binary.AppendUvarint(b, uint64(len(v)))
+		return append(b, v...)
+	}
+	for name, tail := range map[string][]byte{
+		"after the end":     append(bytes.Clone(state[12:]), 0),
+		"not in order":      append(rec(2, "b", ""), rec(2, "a", "")...),
+		"twice":             append(rec(2, "b", ""), rec(2, "b", "")...),
+		"empty key":         rec(2, "", ""),
+		"unknown kind":      rec(9, "a", "a"),
+		"long key":          append([]byte{2}, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1),
+		"overlong varint":   append([]byte{2}, 0x81, 0x00, 'a', 0),
+		"endless varint":    append([]byte{2}, bytes.Repeat([]byte{0x80}, 12)...),
+		"long value":        append(rec(2, "a", "")[:3], 0xff, 0xff, 0xff, 0xff, 1),
+		"index after pair":  append(rec(2, "a", ""), rec(1, "x", `{"path":"p"}`)...),
+		"index: no json":    rec(1, "x", `path`),
+		"index: other json": rec(1, "x", `{"path": "p"}`),
+		"index: no path":    rec(1, "x", `{"path":""}`),
+		"index: bad path":   rec(1, "x", `{"path":"a*"}`),
+		"index: null":       rec(1, "x", `null`),
+		"not json":          append(rec(1, "x", `{"path":"p"}`), rec(2, "a", "x")...),
+	} {
+		b := append(bytes.Clone(head), tail...)
+		if err := try(b); !errors.Is(err, messages.ErrMalformed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if !bytes.Equal(export(t, db, 0), state) {
+		t.Error("the old state has changed")
+	}
+	if n, err := filepath.Glob(filepath.Join(dir, "*"+durable.TempSuffix)); len(n) > 0 || err != nil {
+		t.Error(n, err)
+	}
+}
+
+func TestInspectChangesNothing(t *testing.T) {
+	dir := t.TempDir()
+	if rep, err := kv.Inspect(dir); err != nil || rep.Exists || rep.Damage != nil {
+		t.Fatalf("%+v %v", rep, err)
+	}
+	if _, err := kv.Inspect(filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	db := open(t, dir, lazy)
+	mustWrite(t, db, 1, put("a", `{"v":1}`), put("b", `{}`), messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Path: "v"}))
+	if _, err := db.Apply(2, []messages.Entry{entry(1, put("x", "1"))}); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "DATA")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, append(data, "*3\r\n$3\r\nse"...), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	rep, err := kv.Inspect(dir)
+	if err != nil || rep.Damage != nil {
+		t.Fatal(rep.Damage, err)
+	}
+	groups := []kv.GroupReport{{Group: 1, Keys: 2, Indexes: []string{"v"}, Entries: 1}, {Group: 2, Index: 1, Term: 1, Keys: 1}}
+	if !reflect.DeepEqual(rep.Groups, groups) || rep.Markers != 3 || rep.Good != int64(len(data)) || rep.Bytes != rep.Good+10 || rep.Synced != rep.Good || rep.Reason == "" {
+		t.Errorf("%+v", rep)
+	}
+	if now, err := os.ReadFile(path); err != nil || len(now) != len(data)+10 {
+		t.Error("the file was changed", err)
+	}
+	data[len(data)-3] ^= 4
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	rep, err = kv.Inspect(dir)
+	if err != nil || !errors.Is(rep.Damage, messages.ErrCorrupt) {
+		t.Errorf("%+v %v", rep, err)
+	}
+}

@@ -1,0 +1,74 @@
+package kv
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/ballast-raft/ballast/messages"
+	"github.com/ballast-raft/ballast/messages/durable"
+)
+
+// Options of a DB. The zero value is the safe choice.
+type Options struct {
+	// Disk carries out syncs and renames. Nil means durable.OS.
+	Disk durable.Disk
+	// Free returns the bytes that are available on the file system that holds
+	// dir; it is asked before every change. Nil means durable.Free.
+	Free func(dir string) (int64, error)
+	// OnRepair is told about a torn write that Open has removed, after the
+	// repair is on disk. Nil means that nobody is told.
+	OnRepair func(messages.TailRepaired)
+	// MaxViewBytes bounds the memory, in bytes, that one open view may hold for
+	// keys that were overwritten since it was opened; beyond it the view
+	// expires. Zero means 64 MiB. A larger bound lets a slow reader of a busy
+	// group finish.
+	MaxViewBytes int64
+	// CommitBytes is the size, in bytes, beyond which an Apply is committed in
+	// several steps, at borders of entries. Zero means 4 MiB. Readers wait for
+	// a step, so a smaller one serves them better; a larger one costs fewer
+	// markers.
+	CommitBytes int64
+	// ReserveBytes is the disk space, in bytes, that changes leave free: the
+	// log and the snapshots on the same disk need some to make room. Zero
+	// means 1 MiB.
+	ReserveBytes int64
+}
+
+const (
+	defaultMaxViewBytes = 64 << 20
+	defaultCommitBytes  = 4 << 20
+	defaultReserveBytes = 1 << 20
+)
+
+// Validate reports every field that makes no sense, as ErrInvalid.
+func (o Options) Validate() error {
+	var errs []error
+	for _, f := range []struct {
+		name  string
+		value int64
+	}{{"MaxViewBytes", o.MaxViewBytes}, {"CommitBytes", o.CommitBytes}, {"ReserveBytes", o.ReserveBytes}} {
+		if f.value < 0 {
+			errs = append(errs, fmt.Errorf("kv: option %s is %d, but must not be negative: %w", f.name, f.value, messages.ErrInvalid))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (o Options) withDefaults() Options {
+	if o.Disk == nil {
+		o.Disk = durable.OS
+	}
+	if o.Free == nil {
+		o.Free = durable.Free
+	}
+	if o.MaxViewBytes == 0 {
+		o.MaxViewBytes = defaultMaxViewBytes
+	}
+	if o.CommitBytes == 0 {
+		o.CommitBytes = defaultCommitBytes
+	}
+	if o.ReserveBytes == 0 {
+		o.ReserveBytes = defaultReserveBytes
+	}
+	return o
+}
