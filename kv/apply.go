@@ -42,8 +42,10 @@ func (s *DB) Apply(group uint64, entries []messages.Entry) ([]messages.Result, e
 	if first := entries[0].Index; first-1 > g.index {
 		return nil, fmt.Errorf("kv: apply: index %d, but the applied index is %d: %w", first, g.index, messages.ErrOutOfOrder)
 	}
-	if err := s.room(bytes); err != nil {
-		return nil, fmt.Errorf("kv: apply: %w", err)
+	if bytes >= s.opt.CommitBytes { // otherwise the one commit asks
+		if err := s.room(bytes); err != nil {
+			return nil, fmt.Errorf("kv: apply: %w", err)
+		}
 	}
 	results := make([]messages.Result, len(entries))
 	done := 0

@@ -54,11 +54,7 @@ type command struct {
 }
 
 // badCommand says why the bytes at an offset are not a command.
-type badCommand struct {
-	reason string
-	// change: any byte since the last marker may be the bad one.
-	change bool
-}
+type badCommand struct{ reason string }
 
 func (e badCommand) Error() string { return e.reason }
 

@@ -159,7 +159,7 @@ func (w *draft) verify() error {
 		return err
 	}
 	if sv.bad >= 0 || sv.sealed != w.off || sv.identity != w.identity {
-		return fmt.Errorf("%s was written wrong at offset %d: %s", w.path, sv.firstBad(), sv.reason)
+		return fmt.Errorf("%s was written wrong after offset %d: %s", w.path, sv.end, sv.why())
 	}
 	return nil
 }

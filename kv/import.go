@@ -23,7 +23,9 @@ type importer struct {
 	reader  stateReader
 	indexes []index
 	keys    int
-	over    error // why nothing more can be done
+	// asked is how much may be taken before the free space is asked for again.
+	asked int64
+	over  error // why nothing more can be done
 }
 
 // BeginImport starts to replace a group's data by an exported state, which is
@@ -92,7 +94,11 @@ func (im *importer) Write(p []byte) (n int, err error) {
 	if im.over != nil {
 		return 0, fmt.Errorf("kv: import: %w", im.over)
 	}
-	if err = im.store.room(int64(len(p))); err == nil {
+	if im.asked -= int64(len(p)); im.asked < 0 {
+		im.asked = draftBuffer
+		err = im.store.room(max(draftBuffer, int64(len(p))))
+	}
+	if err == nil {
 		err = im.reader.Write(p)
 	}
 	if err != nil {

@@ -109,7 +109,7 @@ func inspect(dir string) (r Report, err error) {
 	}
 	r.Generation, r.Parent = sv.identity, sv.parent
 	r.Bytes, r.Good, r.Sealed = sv.size, sv.end, sv.sealed
-	r.Markers, r.Reason = sv.sequence, sv.reason
+	r.Markers, r.Reason = sv.sequence, sv.why()
 	r.Synced, r.MarkStale = k.durable, k.replace
 	r.Groups = c.groups(sv.groups)
 	return r, err

@@ -680,7 +680,7 @@ func TestFullDisk(t *testing.T) {
 	free = 999
 	_, err = db.BeginImport(0, 1, 1)
 	want(t, "import", err, messages.ErrDiskFull)
-	free = 1 << 20
+	free = 4 << 20
 	state := export(t, db, 0)
 	im, err := db.BeginImport(0, 1, 1)
 	if err != nil {
@@ -689,7 +689,7 @@ func TestFullDisk(t *testing.T) {
 	free = 0
 	_, err = im.Write(state)
 	want(t, "import", err, messages.ErrDiskFull)
-	free = 1 << 20
+	free = 4 << 20
 	load(t, db, 0, 1, state)
 	mustWrite(t, db, 0, put("a", "3"))
 

@@ -140,7 +140,7 @@ func (s *DB) recover() error {
 		return err
 	}
 	if sv.end < sv.size && s.opt.OnRepair != nil {
-		s.opt.OnRepair(messages.TailRepaired{Path: path, Offset: sv.end, Bytes: sv.size - sv.end, Reason: sv.reason})
+		s.opt.OnRepair(messages.TailRepaired{Path: path, Offset: sv.end, Bytes: sv.size - sv.end, Reason: sv.why()})
 	}
 
 	g.header, g.sequence, g.end = sv.header, sv.sequence, sv.end

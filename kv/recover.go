@@ -23,8 +23,9 @@ type survey struct {
 	sealed   int64 // where the seal ends, or zero
 	groups   map[uint64]position
 	last     position // the group that was changed last
-	// bad is the first byte that cannot be accepted and reason says why; -1 if
-	// the file is good to its end.
+	// bad is where reading had to stop and reason says why; -1 if the file is
+	// good to its end. The damage lies there or, in the same change, before: a
+	// wrong length leads astray.
 	bad    int64
 	reason string
 	// ends has the sequence of the marker that ends at an offset, for those
@@ -66,9 +67,6 @@ func examine(r io.ReaderAt, size int64, v visitor, ends ...int64) (survey, error
 		var bad badCommand
 		if errors.As(err, &bad) {
 			sv.bad, sv.reason = off, bad.reason
-			if bad.change {
-				sv.bad = sv.end
-			}
 			return sv, nil
 		}
 		if err != nil {
@@ -119,7 +117,7 @@ func (sv *survey) take(c command, off int64, sum *uint32, v visitor) (err error)
 	case m.start != sv.end || m.sequence != sv.sequence+1:
 		return badCommand{reason: "a marker out of order"}
 	case m.sum != *sum:
-		return badCommand{reason: "the change fails its checksum", change: true}
+		return badCommand{reason: "the change fails its checksum"}
 	case m.seal && sv.sealed > 0:
 		return badCommand{reason: "a second seal"}
 	}
@@ -140,7 +138,7 @@ func (sv *survey) take(c command, off int64, sum *uint32, v visitor) (err error)
 // whatever lies between.
 func findMarker(r io.ReaderAt, from, size int64, id identity) (at int64, found bool, err error) {
 	const step = 1 << 20
-	buf := make([]byte, step)
+	buf := make([]byte, min(step, size-from))
 	for off := from; off < size; off += step - int64(len(markerHead)) + 1 {
 		b := buf[:min(step, size-off)]
 		if n, err := r.ReadAt(b, off); n < len(b) {
@@ -193,11 +191,12 @@ type knowledge struct {
 //  5. What follows the last good marker is a torn write, unless a good marker
 //     comes after it: then something in between has been damaged.
 func (sv *survey) judge(r io.ReaderAt, path, markPath string) (k knowledge, err error) {
+	// The offset is the end of what is known to be good.
 	corrupt := func(path string, off int64, reason string) error {
 		return &messages.CorruptError{Path: path, Offset: off, Index: sv.last.index, Reason: reason}
 	}
 	if sv.end == 0 || sv.sealed == 0 {
-		return k, corrupt(path, sv.bad, firstOf(sv.reason, "the seal is missing"))
+		return k, corrupt(path, sv.end, firstOf(sv.why(), "the seal is missing"))
 	}
 	k.durable = sv.sealed
 
@@ -226,7 +225,7 @@ func (sv *survey) judge(r io.ReaderAt, path, markPath string) (k knowledge, err 
 		case !known:
 			k.replace = true
 		case p.Offset > sv.end:
-			return k, corrupt(path, sv.firstBad(), "bytes that had been synced are damaged or gone: "+firstOf(sv.reason, "the file ends early"))
+			return k, corrupt(path, sv.end, "bytes that had been synced are damaged or gone: "+firstOf(sv.why(), "the file ends early"))
 		default:
 			if n, ok := sv.ends[p.Offset]; !ok || n != p.Sequence {
 				return k, corrupt(path, p.Offset, "MARK does not fit the file")
@@ -249,18 +248,18 @@ func (sv *survey) judge(r io.ReaderAt, path, markPath string) (k knowledge, err 
 			return k, err
 		}
 		if found {
-			return k, corrupt(path, sv.firstBad(), fmt.Sprintf("%s, but a later marker at offset %d is good", sv.reason, at))
+			return k, corrupt(path, sv.end, fmt.Sprintf("%s, but a later marker at offset %d is good", sv.why(), at))
 		}
 	}
 	return k, nil
 }
 
-// firstBad is the first byte known to be bad, or the end of the file.
-func (sv *survey) firstBad() int64 {
+// why says why the file is not good to its end.
+func (sv *survey) why() string {
 	if sv.bad < 0 {
-		return sv.size
+		return ""
 	}
-	return sv.bad
+	return fmt.Sprintf("%s (at offset %d)", sv.reason, sv.bad)
 }
 
 func firstOf(a, b string) string {
