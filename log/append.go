@@ -1,0 +1,188 @@
+package log
+
+import (
+	"fmt"
+
+	"github.com/ballast-raft/ballast/messages"
+	"github.com/tidwall/wal"
+)
+
+// batch is what one sync makes durable.
+type batch struct {
+	wal     wal.Batch
+	changes []change
+	sizes   []int // of the records, as the engine frames them
+	refs    []entryRef
+	dirty   map[uint64]struct{} // groups that were changed
+	bytes   int
+	first   uint64 // wal index of the first change, once sealed
+	// grows is set if there is anything but truncations, resets and removals
+	// in it, which may use the reserve of a full disk.
+	grows bool
+	// shrinks is set if a change may have made a segment superfluous.
+	shrinks bool
+}
+
+// maxKeptBatch is how much of a batch's memory is kept for the next: most are
+// far smaller, and one large append should not cost memory for ever.
+const maxKeptBatch = 8 << 20
+
+func (b *batch) clear() {
+	if b.bytes > maxKeptBatch {
+		*b = batch{}
+		return
+	}
+	b.wal.Clear()
+	clear(b.changes)
+	b.changes, b.sizes, b.refs = b.changes[:0], b.sizes[:0], b.refs[:0]
+	clear(b.dirty)
+	b.bytes, b.grows, b.shrinks = 0, false, false
+}
+
+// Append implements Store. The limits are Options.MaxAppendBytes and an index
+// below 2^63.
+func (w *WAL) Append(group uint64, entries []messages.Entry, hs *messages.HardState) (position uint64, err error) {
+	w.staging.Lock()
+	defer w.staging.Unlock()
+	c := w.cursor(group)
+	first := c.last + 1
+	if len(entries) > 0 && entries[0].Index != 0 {
+		first = entries[0].Index
+	}
+	fail := func(err error) (uint64, error) {
+		return 0, fmt.Errorf("log: append %d to group %d: %w", first, group, err)
+	}
+	if err := w.usable(); err != nil {
+		return fail(err)
+	}
+	if len(entries) == 0 && hs == nil {
+		return fail(messages.ErrEmptyAppend)
+	}
+	bytes := 0
+	if len(entries) > 0 {
+		switch {
+		case first < c.first:
+			return fail(fmt.Errorf("the log begins at %d: %w", c.first, messages.ErrCompacted))
+		case first <= c.last:
+			return fail(fmt.Errorf("the log ends at %d: %w", c.last, messages.ErrConflict))
+		case first > c.last+1:
+			return fail(fmt.Errorf("the log ends at %d: %w", c.last, messages.ErrOutOfOrder))
+		case uint64(len(entries)) > maxIndex-first:
+			return fail(fmt.Errorf("index over %d: %w", uint64(maxIndex), messages.ErrInvalid))
+		}
+		term := c.lastTerm()
+		for i := range entries {
+			e := &entries[i]
+			if entries[0].Index != 0 && e.Index != first+uint64(i) {
+				return fail(fmt.Errorf("entry %d of the append has index %d: %w", i, e.Index, messages.ErrOutOfOrder))
+			}
+			if e.Term < term {
+				return fail(fmt.Errorf("term %d at index %d after term %d: %w", e.Term, first+uint64(i), term, messages.ErrStaleTerm))
+			}
+			term = e.Term
+			if bytes += len(e.Data); bytes > w.options.MaxAppendBytes {
+				return fail(fmt.Errorf("over %d bytes: %w", w.options.MaxAppendBytes, messages.ErrTooLarge))
+			}
+		}
+	}
+	if hs != nil && hs.Term < c.hard.Term {
+		return fail(fmt.Errorf("hard state of term %d after term %d: %w", hs.Term, c.hard.Term, messages.ErrStaleTerm))
+	}
+
+	assign := len(entries) > 0 && entries[0].Index == 0
+	if assign {
+		for i := range entries {
+			entries[i].Index = first + uint64(i)
+		}
+	}
+	ch := change{kind: kindAppend, group: group, index: first}
+	if hs != nil {
+		ch.hasHard, ch.hard = true, *hs
+	}
+	refs := w.encode(&ch, entries)
+	if len(w.scratch) > w.options.MaxAppendBytes {
+		if assign {
+			for i := range entries {
+				entries[i].Index = 0
+			}
+		}
+		return fail(fmt.Errorf("%d bytes, limit %d: %w", len(w.scratch), w.options.MaxAppendBytes, messages.ErrTooLarge))
+	}
+	w.open.refs = refs
+	w.open.grows = true
+	position = w.stage(&ch)
+	c.append(ch.entries)
+	if hs != nil {
+		c.hard = *hs
+	}
+	w.staged[group] = c
+	return position, nil
+}
+
+// SetStable implements Store.
+func (w *WAL) SetStable(group uint64, name string, value []byte) (position uint64, err error) {
+	w.staging.Lock()
+	defer w.staging.Unlock()
+	err = w.usable()
+	switch {
+	case err != nil:
+	case name == "":
+		err = fmt.Errorf("an empty name: %w", messages.ErrInvalid)
+	case len(name) > messages.MaxStableName:
+		err = fmt.Errorf("a name of %d bytes: %w", len(name), messages.ErrTooLarge)
+	case len(value) > messages.MaxStableValue:
+		err = fmt.Errorf("a value of %d bytes: %w", len(value), messages.ErrTooLarge)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("log: set %.32q of group %d: %w", name, group, err)
+	}
+	c := w.cursor(group)
+	// The value is copied: the batch is published only after the sync.
+	ch := change{kind: kindStable, group: group, name: name, value: append([]byte{}, value...), removed: value == nil}
+	w.encode(&ch, nil)
+	w.open.grows = w.open.grows || value != nil
+	w.staged[group] = c
+	return w.stage(&ch), nil
+}
+
+// cursor returns what is staged of a group, which the caller puts into
+// w.staged once a change to it is accepted.
+func (w *WAL) cursor(group uint64) *cursor {
+	if c := w.staged[group]; c != nil {
+		return c
+	}
+	c := newCursor()
+	return &c
+}
+
+// encode writes the record of a change into w.scratch.
+func (w *WAL) encode(c *change, entries []messages.Entry) []entryRef {
+	if cap(w.scratch) > maxKeptBatch {
+		w.scratch = nil
+	}
+	// Syncs do not overlap, so whatever is ahead of the open batch is durable
+	// by the time the first record of it is written.
+	c.durableBefore = len(w.open.changes) == 0
+	var refs []entryRef
+	w.scratch, refs = encodeRecord(w.scratch[:0], c, entries, w.open.refs)
+	return refs
+}
+
+// stage adds the change in w.scratch to the open batch.
+func (w *WAL) stage(c *change) uint64 {
+	b := w.open
+	position := w.next
+	putCheck(w.scratch, position, w.seed)
+	b.wal.Write(position, w.scratch)
+	b.changes = append(b.changes, *c)
+	size := uvarintLen(uint64(len(w.scratch))) + len(w.scratch)
+	b.sizes = append(b.sizes, size)
+	b.bytes += size
+	if b.dirty == nil {
+		b.dirty = map[uint64]struct{}{}
+	}
+	b.dirty[c.group] = struct{}{}
+	w.newest = position
+	w.next++
+	return position
+}

@@ -1,0 +1,96 @@
+package log
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/ballast-raft/ballast/messages"
+	"github.com/ballast-raft/ballast/messages/durable"
+)
+
+// Options of a log on disk. The zero value is the safe choice throughout.
+type Options struct {
+	// Disk takes the steps that make things durable. Nil means durable.OS.
+	Disk durable.Disk
+	// SegmentBytes is the size at which a segment file is left and the next
+	// one begun; a file exceeds it by at most one record. Bytes, default
+	// 4 MiB, 64 to 1 GiB. Larger: fewer files and fewer pauses of two extra
+	// syncs, but the engine keeps the tail segment in memory, copies it as it
+	// grows, and space comes back in coarser steps. Smaller: the opposite, and
+	// a directory with more names. It may differ from one open to the next.
+	SegmentBytes int
+	// MaxAppendBytes bounds the encoded size of one Append; more is
+	// messages.ErrTooLarge. Bytes, default 64 MiB, 64 to 1 GiB. Larger values
+	// cost memory, five times the size while such a change is on its way.
+	MaxAppendBytes int
+	// ReserveBytes is the free space below which appends are refused with
+	// messages.ErrDiskFull, so that truncations, which give space back, can
+	// still be written. Bytes, default 8 MiB. Larger: appends stop earlier.
+	// Smaller: a checkpoint of many groups may no longer fit.
+	ReserveBytes int64
+	// MaxOpenFiles bounds the descriptors that reads keep open. Default 128.
+	// Larger: fewer opens (10 µs each) when reads range over many segments.
+	// Reads under way may exceed it.
+	MaxOpenFiles int
+	// NoLock leaves out the lock on the directory, for a caller that already
+	// holds one above it. Two processes that write the same log destroy it.
+	NoLock bool
+	// OnRepair is called by Open, before it returns, for every write that a
+	// crash had cut short and that was removed. Nil: nothing is called.
+	OnRepair func(messages.TailRepaired)
+}
+
+const (
+	minSegmentBytes = 64
+	maxSegmentBytes = 1 << 30 // an offset in a segment must fit into 32 bits
+	maxAppendLimit  = 1 << 30
+
+	defaultSegmentBytes   = 4 << 20
+	defaultMaxAppendBytes = 64 << 20
+	defaultReserveBytes   = 8 << 20
+	defaultMaxOpenFiles   = 128
+	defaultRangeBytes     = 1 << 20
+)
+
+// Validate reports every field that is out of range, joined.
+func (o Options) Validate() error {
+	var errs []error
+	bad := func(field string, value any, want string) {
+		errs = append(errs, fmt.Errorf("log: option %s = %v, want %s: %w", field, value, want, messages.ErrInvalid))
+	}
+	if o.SegmentBytes != 0 && (o.SegmentBytes < minSegmentBytes || o.SegmentBytes > maxSegmentBytes) {
+		bad("SegmentBytes", o.SegmentBytes, fmt.Sprintf("%d to %d", minSegmentBytes, maxSegmentBytes))
+	}
+	if o.MaxAppendBytes != 0 && (o.MaxAppendBytes < 64 || o.MaxAppendBytes > maxAppendLimit) {
+		bad("MaxAppendBytes", o.MaxAppendBytes, fmt.Sprintf("64 to %d", maxAppendLimit))
+	}
+	if o.ReserveBytes < 0 {
+		bad("ReserveBytes", o.ReserveBytes, "0 or more")
+	}
+	if o.MaxOpenFiles < 0 {
+		bad("MaxOpenFiles", o.MaxOpenFiles, "0 or more")
+	}
+	return errors.Join(errs...)
+}
+
+func (o Options) withDefaults() Options {
+	if o.Disk == nil {
+		o.Disk = durable.OS
+	}
+	if o.SegmentBytes == 0 {
+		o.SegmentBytes = defaultSegmentBytes
+	}
+	if o.MaxAppendBytes == 0 {
+		o.MaxAppendBytes = defaultMaxAppendBytes
+	}
+	if o.ReserveBytes == 0 {
+		o.ReserveBytes = defaultReserveBytes
+	}
+	if o.MaxOpenFiles == 0 {
+		o.MaxOpenFiles = defaultMaxOpenFiles
+	}
+	if o.OnRepair == nil {
+		o.OnRepair = func(messages.TailRepaired) {}
+	}
+	return o
+}
