@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+
+	"github.com/urfave/cli/v3"
+)
+
+func (a *app) rootCommand() *cli.Command {
+	root := &cli.Command{
+		Name:      "ballast",
+		Usage:     "Raft storage as actors: a log, snapshots and application data in one directory",
+		UsageText: "ballast COMMAND [FLAGS] [DIR] [ARGUMENTS]",
+		Description: "Try 'ballast demo' first: it stores the source tree of the Go installation,\n" +
+			"crashes two of the actors on the way, and checks every byte at the end.\n\n" +
+			"Results go to standard output, progress and errors to standard error.\n" +
+			"Exit codes: 0 all is well, 1 something failed, differs or is damaged,\n" +
+			"2 the command line makes no sense, 130 interrupted.",
+		Metadata: examples(
+			"ballast demo", "see it work, and fail, and recover",
+			"ballast load ./data docs/", "store a tree of files",
+			"ballast get ./data file/readme.md -content", "read one of them back",
+			"ballast verify ./data", "check every byte on disk",
+		),
+		Version: version(),
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "v", Usage: "log what the actors do, not only what goes wrong"},
+			&cli.BoolFlag{Name: "quiet", Usage: "show no progress"},
+		},
+		Commands: []*cli.Command{
+			a.demoCommand(), a.loadCommand(), a.getCommand(), a.scanCommand(), a.queryCommand(),
+			a.snapshotCommand(), a.restoreCommand(), a.inspectCommand(), a.verifyCommand(),
+		},
+		Before: a.before,
+		Action: a.noCommand,
+		CommandNotFound: func(_ context.Context, c *cli.Command, name string) {
+			a.problem = a.unknownCommand(c, name)
+		},
+		ExitErrHandler: func(context.Context, *cli.Command, error) {},
+		OnUsageError:   onUsageError,
+	}
+	for _, c := range root.Commands {
+		c.OnUsageError = onUsageError
+		c.HideHelpCommand = true // an argument may be called "help"
+		c.DisableSliceFlagSeparator = true
+	}
+	return root
+}
+
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+// before sets up the log, which the actor engine writes to as well.
+func (a *app) before(ctx context.Context, c *cli.Command) (context.Context, error) {
+	level := slog.LevelWarn
+	if c.Bool("v") {
+		level = slog.LevelInfo
+	}
+	a.console.quiet = c.Bool("quiet")
+	slog.SetDefault(slog.New(newLogHandler(a.console, level)))
+	return ctx, nil
+}
+
+func (a *app) noCommand(_ context.Context, c *cli.Command) error {
+	if c.Args().Present() {
+		return a.unknownCommand(c, c.Args().First())
+	}
+	return cli.ShowRootCommandHelp(c)
+}
+
+func (a *app) unknownCommand(c *cli.Command, name string) error {
+	return badUsage(c.Root(), "there is no command %q; did you mean %q?", name, cli.SuggestCommand(c.Root().Commands, name))
+}
+
+// onUsageError turns what the flag parser says into our words.
+func onUsageError(_ context.Context, c *cli.Command, err error, _ bool) error {
+	text := err.Error()
+	if name, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
+		flags := append(c.Root().Flags[:len(c.Root().Flags):len(c.Root().Flags)], c.Flags...)
+		like := strings.TrimLeft(cli.SuggestFlag(flags, name, false), "-")
+		return badUsage(c, "there is no flag -%s; did you mean -%s?", name, like)
+	}
+	return badUsage(c, "%s", text)
+}
+
+// dirFlag is accepted beside the first argument, so that every command can be
+// told its directory in the same way.
+func dirFlag() cli.Flag {
+	return &cli.StringFlag{Name: "dir", Usage: "the data `DIR`, instead of the first argument"}
+}
+
+func jsonFlag(usage string) cli.Flag { return &cli.BoolFlag{Name: "json", Usage: usage} }
+
+// arguments returns the data directory and the arguments after it, of which
+// there must be from least to most.
+func arguments(c *cli.Command, least, most int) (dir string, rest []string, err error) {
+	rest = c.Args().Slice()
+	if dir = c.String("dir"); dir == "" {
+		if len(rest) == 0 || rest[0] == "" {
+			return "", nil, badUsage(c, "which data directory? Name it as the first argument, or with -dir")
+		}
+		dir, rest = rest[0], rest[1:]
+	}
+	switch {
+	case len(rest) < least:
+		return "", nil, badUsage(c, "too few arguments; usage: %s", c.UsageText)
+	case most >= 0 && len(rest) > most:
+		return "", nil, badUsage(c, "unexpected argument %q; usage: %s", rest[most], c.UsageText)
+	}
+	return dir, rest, nil
+}
+
+// existing makes sure that dir holds the files of a service, so that reading
+// never creates one.
+func existing(dir string) error {
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return errors.New(dir + ": there is no such directory")
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return errors.New(dir + ": not a directory")
+	}
+	for _, name := range []string{logDir, snapshotDir, kvDir} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			return nil
+		}
+	}
+	return errors.New(dir + ": there is no Ballast data in this directory")
+}
+
+// The parts of a data directory; see supervisor.Config.
+const (
+	logDir      = "log"
+	snapshotDir = "snapshots"
+	kvDir       = "kv"
+)

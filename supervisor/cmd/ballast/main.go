@@ -1,0 +1,119 @@
+// Command ballast runs the storage service of Ballast on a directory: it loads
+// data through the log, reads it, takes and restores snapshots, says what a
+// directory holds and verifies every byte of it. Its demo does all of that with
+// a real source tree, and crashes the actors on the way.
+//
+// Run it without arguments for its usage. Results go to standard output,
+// progress and errors to standard error. The exit code is 0 if all is well, 1
+// if something failed, differs or is damaged, 2 if the command line makes no
+// sense, and 130 after Ctrl-C.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/ballast-raft/ballast/messages"
+	"github.com/urfave/cli/v3"
+)
+
+// Exit codes.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130
+)
+
+func main() {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		s := <-signals
+		signal.Stop(signals) // a second one ends the process at once
+		cancel(fmt.Errorf("%v: %w", s, errInterrupted))
+	}()
+	os.Exit(run(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr))
+}
+
+// errInterrupted is the cause of a context that ended because the user asked
+// for it.
+var errInterrupted = errors.New("interrupted")
+
+// app is one run of the command.
+type app struct {
+	in      io.Reader
+	out     *output
+	console *console
+	// problem is a usage error that was found where none can be returned.
+	problem error
+}
+
+// run carries out one command line and returns the exit code.
+func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
+	a := &app{in: in, out: newOutput(out), console: newConsole(errOut)}
+	root := a.rootCommand()
+	root.Writer, root.ErrWriter = a.out, a.console
+	err := root.Run(ctx, args)
+	if err == nil {
+		err = a.problem
+	}
+	err = errors.Join(err, a.out.flush())
+	a.console.clear()
+	return a.finish(ctx, err)
+}
+
+// finish reports the error, if there is one, and translates it.
+func (a *app) finish(ctx context.Context, err error) int {
+	var usage *usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		a.console.note("ballast: %v", err)
+		a.console.note("Run '%s' for its usage.", usage.help())
+		return exitUsage
+	case errors.Is(context.Cause(ctx), errInterrupted):
+		a.console.note("ballast: interrupted; what was acknowledged is on disk")
+		return exitInterrupted
+	case errors.Is(err, messages.ErrLocked):
+		a.console.note("ballast: %v (another ballast, or a service, is using the directory)", err)
+		return exitFailed
+	}
+	a.console.note("ballast: %v", err)
+	return exitFailed
+}
+
+// usageError is a command line that makes no sense.
+type usageError struct {
+	command string // whose help explains it, or empty
+	text    string
+}
+
+func (e *usageError) Error() string {
+	if e.command == "" {
+		return e.text
+	}
+	return e.command + ": " + e.text
+}
+
+func (e *usageError) help() string {
+	if e.command == "" {
+		return "ballast help"
+	}
+	return "ballast help " + e.command
+}
+
+func badUsage(c *cli.Command, format string, args ...any) error {
+	e := &usageError{text: fmt.Sprintf(format, args...)}
+	if c != c.Root() {
+		e.command = c.Name
+	}
+	return e
+}
