@@ -101,6 +101,10 @@ func (s *supervisor) applyEntry(r *actors.Request, c messages.ApplyEntry) {
 	}
 	p := &proposal{request: r, group: c.Group, term: c.Term, entry: messages.Entry{Data: c.Operation.Encode(nil)}}
 	r.Note = p
+	if !s.started {
+		s.early = append(s.early, p)
+		return
+	}
 	s.propose(s.group(c.Group), p)
 }
 

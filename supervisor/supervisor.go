@@ -1,8 +1,10 @@
 package supervisor
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"runtime/debug"
 	"time"
 
@@ -35,6 +37,11 @@ type supervisor struct {
 	whenReady []waiter
 	// restoring holds off the recovery that a Hold would start.
 	restoring func()
+	// doubtful are proposals of an earlier supervisor whose append was not
+	// answered. What comes before they are settled waits in early: an equal
+	// entry at the same index could be taken for theirs.
+	doubtful []*proposal
+	early    []*proposal
 }
 
 // waiter is a flow that waits until the application data has caught up.
@@ -52,19 +59,27 @@ func (s *supervisor) Open() error  { return nil }
 func (s *supervisor) Close() error { return nil }
 func (s *supervisor) Drain()       {}
 
-// Ready takes up the work of an earlier supervisor that has failed.
+// Ready takes up the work of an earlier supervisor that has failed, once
+// Resolve has gone through what it left.
 func (s *supervisor) Ready() {
 	if s.parts.started.Load() {
-		s.start()
+		s.host.Yield(s.start)
 	}
 }
 
 // start asks for the application data to be handed over, wherever it is: being
 // opened, waiting for recovery, or serving under an earlier supervisor.
 func (s *supervisor) start() {
-	s.started = true
 	s.parts.started.Store(true)
-	s.parts.kv.Hold()
+	s.settle(func() {
+		s.started = true
+		s.parts.kv.Hold()
+		early := s.early
+		s.early = nil
+		for _, p := range early {
+			s.propose(s.group(p.group), p)
+		}
+	})
 }
 
 func (s *supervisor) Handle(r *actors.Request) {
@@ -191,13 +206,56 @@ func transient(err error) bool {
 const retryDelay = 50 * time.Millisecond
 
 // Resolve: an entry that the log has confirmed is applied by the recovery that
-// follows, and answered then. Of everything else the outcome is not known.
+// follows, and answered then. One whose append was under way is looked for. Of
+// everything else the outcome is not known.
 func (s *supervisor) Resolve(r *actors.Request, _ error) {
 	p, ok := r.Note.(*proposal)
-	if !ok || !p.durable {
+	switch {
+	case !ok:
+	case p.entry.Index == 0: // it was waiting to be proposed
+		r.Keep()
+		s.early = append(s.early, p)
+	case p.durable:
+		r.Keep()
+		s.group(p.group).proposals[p.entry.Index] = p
+	default:
+		r.Keep()
+		s.doubtful = append(s.doubtful, p)
+	}
+}
+
+// settle decides the doubtful proposals by looking for their entries in the
+// log. A truncation that removes nothing is answered after everything that was
+// sent to the log before it, so that what is not there then will not come.
+func (s *supervisor) settle(done func()) {
+	if len(s.doubtful) == 0 {
+		done()
 		return
 	}
-	// The recovery that Ready has asked for comes by this entry.
-	s.group(p.group).proposals[p.entry.Index] = p
-	r.Keep()
+	p := s.doubtful[0]
+	s.doubtful = s.doubtful[1:]
+	doubt := func(err error) {
+		p.fail(fmt.Errorf("%s: apply entry: %w: %w", s.host.PID().ID, messages.ErrInDoubt, err))
+		s.settle(done)
+	}
+	log := s.parts.log.PID()
+	call(s, log, messages.TruncateFrom{Group: p.group, Index: math.MaxUint64}, doubt, func(m messages.Truncated) {
+		if m.Err != nil {
+			doubt(m.Err)
+			return
+		}
+		call(s, log, messages.ReadEntry{Group: p.group, Index: p.entry.Index}, doubt, func(m messages.EntryRead) {
+			switch {
+			case m.Err == nil && m.Entry.Term == p.entry.Term && bytes.Equal(m.Entry.Data, p.entry.Data):
+				p.durable = true
+				s.group(p.group).proposals[p.entry.Index] = p
+			case m.Err == nil || missing(m.Err):
+				p.fail(fmt.Errorf("%s: apply entry: %w", s.host.PID().ID, messages.ErrCrashed))
+			default:
+				doubt(m.Err)
+				return
+			}
+			s.settle(done)
+		})
+	})
 }
