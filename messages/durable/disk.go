@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/ballast-raft/ballast/messages"
@@ -109,14 +110,21 @@ func WriteFile(d Disk, path string, data []byte) error {
 // RemoveTemps removes the unfinished files in dir that a crash left behind and
 // returns their names.
 func RemoveTemps(d Disk, dir string) ([]string, error) {
-	names, err := filepath.Glob(filepath.Join(dir, "*"+TempSuffix))
+	// Not filepath.Glob: it would take a bracket in dir for a pattern.
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range names {
+	var names []string
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), TempSuffix) {
+			continue
+		}
+		name := filepath.Join(dir, e.Name())
 		if err := d.Remove(name); err != nil {
 			return nil, err
 		}
+		names = append(names, name)
 	}
 	if len(names) == 0 {
 		return nil, nil
