@@ -413,7 +413,10 @@ func TestUnfinishedIsInvisible(t *testing.T) {
 }
 
 func TestLeftovers(t *testing.T) {
-	path := t.TempDir()
+	path := filepath.Join(t.TempDir(), "no [pattern*")
+	if err := os.Mkdir(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{"x.tmp", "0000000000000000-0000000000000001-0000000000000001-000123456789.snap.tmp"} {
 		if err := os.WriteFile(filepath.Join(path, name), []byte("half"), 0o644); err != nil {
 			t.Fatal(err)
