@@ -15,6 +15,7 @@ import (
 	"github.com/ballast-raft/ballast/kv"
 	"github.com/ballast-raft/ballast/messages"
 	"github.com/ballast-raft/ballast/messages/durable"
+	"pgregory.net/rapid"
 )
 
 // lazyDisk does not wait for the hardware: these tests are about what the
@@ -81,7 +82,7 @@ func mustWrite(t testing.TB, db *kv.DB, group uint64, ops ...messages.Operation)
 	}
 }
 
-func export(t testing.TB, db *kv.DB, group uint64) []byte {
+func export(t rapid.TB, db *kv.DB, group uint64) []byte {
 	t.Helper()
 	v, err := db.OpenView(group)
 	if err != nil {
@@ -119,7 +120,7 @@ func want(t testing.TB, what string, err, target error) {
 	}
 }
 
-func scanAll(t testing.TB, db *kv.DB, q messages.Scan) (pairs []messages.Pair) {
+func scanAll(t rapid.TB, db *kv.DB, q messages.Scan) (pairs []messages.Pair) {
 	t.Helper()
 	for {
 		p, next, err := db.Scan(q)
@@ -134,7 +135,7 @@ func scanAll(t testing.TB, db *kv.DB, q messages.Scan) (pairs []messages.Pair) {
 	}
 }
 
-func queryAll(t testing.TB, db *kv.DB, q messages.QueryIndex) (pairs []messages.Pair) {
+func queryAll(t rapid.TB, db *kv.DB, q messages.QueryIndex) (pairs []messages.Pair) {
 	t.Helper()
 	for {
 		p, next, err := db.Query(q)

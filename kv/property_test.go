@@ -1,0 +1,466 @@
+package kv_test
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ballast-raft/ballast/kv"
+	"github.com/ballast-raft/ballast/messages"
+	"pgregory.net/rapid"
+)
+
+// model is what one group should hold.
+type model struct {
+	data    map[string]string
+	indexes map[string]messages.IndexDefinition
+	index   uint64
+	term    uint64
+}
+
+func (m *model) clone() *model {
+	return &model{maps.Clone(m.data), maps.Clone(m.indexes), m.index, m.term}
+}
+
+// run does to the model what the store should do, in the plainest way.
+func (m *model) run(op messages.Operation) messages.Result {
+	if err := op.Validate(); err != nil {
+		return messages.Result{Err: err}
+	}
+	covered := func(key string) bool {
+		for _, x := range m.indexes {
+			if strings.HasPrefix(key, x.Prefix) {
+				return true
+			}
+		}
+		return false
+	}
+	key := string(op.Key)
+	old, found := m.data[key]
+	res := messages.Result{Existed: found}
+	switch op.Kind {
+	case messages.OpPut, messages.OpCompareAndSwap:
+		if op.Kind == messages.OpCompareAndSwap && (found != (op.Expect != nil) || old != string(op.Expect)) {
+			return res
+		}
+		if covered(key) && !json.Valid(op.Value) {
+			res.Err = messages.ErrNotJSON
+			return res
+		}
+		m.data[key] = string(op.Value)
+		res.Swapped = op.Kind == messages.OpCompareAndSwap
+	case messages.OpDelete:
+		delete(m.data, key)
+	case messages.OpCreateIndex:
+		if x, ok := m.indexes[op.Index.Name]; ok {
+			if x != op.Index {
+				return messages.Result{Existed: true, Err: messages.ErrConflict}
+			}
+			return messages.Result{Existed: true}
+		}
+		for k, v := range m.data {
+			if strings.HasPrefix(k, op.Index.Prefix) && !json.Valid([]byte(v)) {
+				return messages.Result{Err: messages.ErrNotJSON}
+			}
+		}
+		m.indexes[op.Index.Name] = op.Index
+	case messages.OpDropIndex:
+		if _, ok := m.indexes[op.Index.Name]; !ok {
+			return messages.Result{Err: messages.ErrNotFound}
+		}
+		delete(m.indexes, op.Index.Name)
+		return messages.Result{Existed: true}
+	}
+	return res
+}
+
+func (m *model) scan(q messages.Scan) (pairs []messages.Pair) {
+	for _, k := range slices.Sorted(maps.Keys(m.data)) {
+		if strings.HasPrefix(k, string(q.Prefix)) && k >= string(q.From) && (q.To == nil || k < string(q.To)) {
+			pairs = append(pairs, messages.Pair{Key: []byte(k), Value: []byte(m.data[k])})
+		}
+	}
+	if q.Reverse {
+		slices.Reverse(pairs)
+	}
+	return pairs
+}
+
+// rank and compareScalars order JSON scalars; a negative rank is no scalar.
+func rank(v any) int {
+	switch v := v.(type) {
+	case nil:
+		return 0
+	case bool:
+		if v {
+			return 2
+		}
+		return 1
+	case float64:
+		return 3
+	case string:
+		return 4
+	}
+	return -1
+}
+
+func compareScalars(a, b any) int {
+	if c := cmp.Compare(rank(a), rank(b)); c != 0 {
+		return c
+	}
+	switch a := a.(type) {
+	case float64:
+		return cmp.Compare(a, b.(float64))
+	case string:
+		return cmp.Compare(a, b.(string))
+	}
+	return 0
+}
+
+func decodeJSON(t *rapid.T, s string) (v any) {
+	if err := json.Unmarshal([]byte(s), &v); err != nil {
+		t.Fatalf("%q: %v", s, err)
+	}
+	return v
+}
+
+func (m *model) query(t *rapid.T, q messages.QueryIndex) (pairs []messages.Pair) {
+	x := m.indexes[q.Name]
+	type found struct {
+		v    any
+		pair messages.Pair
+	}
+	var all []found
+	for _, p := range m.scan(messages.Scan{Prefix: []byte(x.Prefix)}) {
+		doc, ok := decodeJSON(t, string(p.Value)).(map[string]any)
+		if !ok {
+			continue
+		}
+		v, ok := doc[x.Path]
+		if !ok || rank(v) < 0 {
+			continue
+		}
+		if q.Equal != "" && compareScalars(v, decodeJSON(t, q.Equal)) != 0 ||
+			q.Min != "" && compareScalars(v, decodeJSON(t, q.Min)) < 0 ||
+			q.Max != "" && compareScalars(v, decodeJSON(t, q.Max)) > 0 {
+			continue
+		}
+		all = append(all, found{v, p})
+	}
+	slices.SortStableFunc(all, func(a, b found) int { return compareScalars(a.v, b.v) })
+	for _, f := range all {
+		pairs = append(pairs, f.pair)
+	}
+	if q.Reverse {
+		slices.Reverse(pairs)
+	}
+	return pairs
+}
+
+// readState decodes a state stream, independently of the package.
+func readState(t *rapid.T, b []byte) *model {
+	m := &model{data: map[string]string{}, indexes: map[string]messages.IndexDefinition{}}
+	next := func(n int) []byte {
+		if n > len(b) {
+			t.Fatalf("the state is cut short")
+		}
+		p := b[:n]
+		b = b[n:]
+		return p
+	}
+	uvarint := func() (n int) {
+		for shift := 0; ; shift += 7 {
+			c := next(1)[0]
+			n |= int(c&0x7f) << shift
+			if c < 0x80 {
+				return n
+			}
+		}
+	}
+	next(12)
+	last := ""
+	for {
+		kind := next(1)[0]
+		if kind == 3 {
+			next(12)
+			if len(b) > 0 {
+				t.Fatalf("%d bytes after the end", len(b))
+			}
+			return m
+		}
+		key := string(next(uvarint()))
+		value := next(uvarint())
+		if order := string(kind) + key; order <= last {
+			t.Fatalf("%q after %q", order, last)
+		} else {
+			last = order
+		}
+		if kind == 1 {
+			var d struct {
+				Path   string
+				Prefix []byte
+			}
+			if err := json.Unmarshal(value, &d); err != nil {
+				t.Fatal(err)
+			}
+			m.indexes[key] = messages.IndexDefinition{Name: key, Path: d.Path, Prefix: string(d.Prefix)}
+		} else {
+			m.data[key] = string(value)
+		}
+	}
+}
+
+var (
+	anyKey    = rapid.SampledFrom([]string{"a", "b", "a\x00", "a\xff", "a\x00b", "\x00", "\xff", "\xff\xff", "j/1", "j/2", "j/3", "j/\x00", "k", "l", "m", "h"})
+	anyScalar = rapid.SampledFrom([]string{"null", "true", "false", "0", "-1", "1", "1.5", "10", "-1e300", `""`, `"a"`, `"a\u0000"`, `"ab"`, `"b"`, `"é"`})
+	anyValue  = rapid.OneOf(
+		rapid.Map(anyScalar, func(s string) string { return `{"v":` + s + `}` }),
+		rapid.Map(anyScalar, func(s string) string { return `{"w":[],"v":` + s + `,"u":{}}` }),
+		rapid.SampledFrom([]string{"", "x", "{}", `{"v":[1]}`, `{"v":{}}`, "1", "[1]", "\x00\r\n", `{"v":1}{`}),
+	)
+	anyOperation = rapid.Custom(func(t *rapid.T) messages.Operation {
+		key, value := anyKey.Draw(t, "key"), anyValue.Draw(t, "value")
+		switch rapid.IntRange(0, 11).Draw(t, "kind") {
+		case 0, 1:
+			return del(key)
+		case 2:
+			return cas(key, nil, value)
+		case 3, 4:
+			expect := anyValue.Draw(t, "expect")
+			return cas(key, &expect, value)
+		case 5:
+			return messages.CreateIndexOperation(messages.IndexDefinition{
+				Name: rapid.SampledFrom([]string{"x", "y", "x\x00"}).Draw(t, "name"),
+				Path: rapid.SampledFrom([]string{"v", "w"}).Draw(t, "path"), Prefix: rapid.SampledFrom([]string{"j/", "j", "", "a\xff"}).Draw(t, "prefix")})
+		case 6:
+			return messages.DropIndexOperation(rapid.SampledFrom([]string{"x", "y", "x\x00"}).Draw(t, "name"))
+		}
+		return put(key, value)
+	})
+)
+
+func sameResults(t *rapid.T, got, want []messages.Result) {
+	if len(got) != len(want) {
+		t.Fatalf("%d results, want %d", len(got), len(want))
+	}
+	for i := range got {
+		if got[i].Existed != want[i].Existed || got[i].Swapped != want[i].Swapped || (got[i].Err == nil) != (want[i].Err == nil) {
+			t.Fatalf("result %d: %+v, want %+v", i, got[i], want[i])
+		}
+		for _, target := range []error{messages.ErrNotJSON, messages.ErrConflict, messages.ErrNotFound, messages.ErrResultLost} {
+			if errors.Is(got[i].Err, target) != errors.Is(want[i].Err, target) {
+				t.Fatalf("result %d: %v, want %v", i, got[i].Err, want[i].Err)
+			}
+		}
+	}
+}
+
+// Everything mixed, against the model.
+func TestStoreBehavesAsItsModel(t *testing.T) {
+	root := memDir(t)
+	rapid.Check(t, func(t *rapid.T) {
+		dir, err := os.MkdirTemp(root, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		opt := kv.Options{Disk: lazyDisk{}, CommitBytes: int64(rapid.SampledFrom([]int{1, 60, 0}).Draw(t, "commit bytes"))}
+		db, err := kv.Open(dir, opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { db.Close() }()
+		groups := []uint64{0, 300}
+		models := map[uint64]*model{}
+		for _, g := range groups {
+			models[g] = &model{data: map[string]string{}, indexes: map[string]messages.IndexDefinition{}}
+		}
+		type openView struct {
+			v     kv.View
+			group uint64
+			read  []byte
+			want  *model
+		}
+		var views []*openView
+		finish := func(v *openView) {
+			rest, err := io.ReadAll(v.v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := readState(t, append(v.read, rest...))
+			if !maps.Equal(got.data, v.want.data) || !maps.Equal(got.indexes, v.want.indexes) {
+				t.Fatalf("a view of group %d has\n%q %v\nwant\n%q %v", v.group, got.data, got.indexes, v.want.data, v.want.indexes)
+			}
+			if i, term := v.v.Index(); i != v.want.index || term != v.want.term {
+				t.Fatalf("a view at %d/%d, want %d/%d", i, term, v.want.index, v.want.term)
+			}
+			if err := v.v.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		group := func() (uint64, *model) {
+			g := rapid.SampledFrom(groups).Draw(t, "group")
+			return g, models[g]
+		}
+		ops := func() []messages.Operation { return rapid.SliceOfN(anyOperation, 1, 6).Draw(t, "operations") }
+		t.Repeat(map[string]func(*rapid.T){
+			"write": func(t *rapid.T) {
+				g, m := group()
+				var want []messages.Result
+				list := ops()
+				for _, op := range list {
+					want = append(want, m.run(op))
+				}
+				got, err := db.Write(g, list)
+				if err != nil {
+					t.Fatal(err)
+				}
+				sameResults(t, got, want)
+			},
+			"apply": func(t *rapid.T) {
+				g, m := group()
+				again := min(m.index, uint64(rapid.IntRange(0, 2).Draw(t, "again")))
+				var entries []messages.Entry
+				var want []messages.Result
+				for i := range again {
+					entries = append(entries, messages.Entry{Index: m.index - again + 1 + i, Term: 1, Data: put("x", "wrong").Encode(nil)})
+					want = append(want, messages.Result{Err: messages.ErrResultLost})
+				}
+				for _, op := range ops() {
+					m.index++
+					m.term = 1 + m.index/7
+					entries = append(entries, messages.Entry{Index: m.index, Term: m.term, Data: op.Encode(nil)})
+					want = append(want, m.run(op))
+				}
+				got, err := db.Apply(g, entries)
+				if err != nil {
+					t.Fatal(err)
+				}
+				sameResults(t, got, want)
+			},
+			"scan": func(t *rapid.T) {
+				g, m := group()
+				q := messages.Scan{Group: g, Limit: rapid.IntRange(0, 4).Draw(t, "limit"), MaxBytes: rapid.SampledFrom([]int{0, 1, 20}).Draw(t, "bytes"), Reverse: rapid.Bool().Draw(t, "reverse")}
+				from, to := anyKey.Draw(t, "from"), anyKey.Draw(t, "to")
+				if rapid.Bool().Draw(t, "prefix") {
+					q.Prefix = []byte(from)
+				} else if from <= to {
+					q.From, q.To = []byte(from), []byte(to)
+				}
+				if got, want := scanAll(t, db, q), m.scan(q); !reflect.DeepEqual(got, want) {
+					t.Fatalf("%q, want %q", got, want)
+				}
+			},
+			"query": func(t *rapid.T) {
+				g, m := group()
+				for _, name := range []string{"x", "y", "x\x00"} {
+					q := messages.QueryIndex{Group: g, Name: name, Limit: rapid.IntRange(0, 4).Draw(t, "limit"), Reverse: rapid.Bool().Draw(t, "reverse")}
+					if _, ok := m.indexes[name]; !ok {
+						if _, _, err := db.Query(q); !errors.Is(err, messages.ErrNotFound) {
+							t.Fatal(err)
+						}
+						continue
+					}
+					a, b := anyScalar.Draw(t, "min"), anyScalar.Draw(t, "max")
+					switch rapid.IntRange(0, 3).Draw(t, "bounds") {
+					case 0:
+						q.Equal = a
+					case 1:
+						q.Min = a
+					case 2:
+						q.Max = b
+						if compareScalars(decodeJSON(t, a), decodeJSON(t, b)) <= 0 {
+							q.Min = a
+						}
+					}
+					if got, want := queryAll(t, db, q), m.query(t, q); !reflect.DeepEqual(got, want) {
+						t.Fatalf("%+v: %q, want %q", q, got, want)
+					}
+				}
+			},
+			"open view": func(t *rapid.T) {
+				g, m := group()
+				v, err := db.OpenView(g)
+				if err != nil {
+					t.Fatal(err)
+				}
+				views = append(views, &openView{v: v, group: g, want: m.clone()})
+			},
+			"read view": func(t *rapid.T) {
+				if len(views) == 0 {
+					t.Skip()
+				}
+				v := rapid.SampledFrom(views).Draw(t, "view")
+				p := make([]byte, rapid.IntRange(1, 60).Draw(t, "bytes"))
+				n, err := v.v.Read(p)
+				if err != nil && err != io.EOF {
+					t.Fatal(err)
+				}
+				v.read = append(v.read, p[:n]...)
+			},
+			"finish view": func(t *rapid.T) {
+				if len(views) == 0 {
+					t.Skip()
+				}
+				i := rapid.IntRange(0, len(views)-1).Draw(t, "view")
+				finish(views[i])
+				views = slices.Delete(views, i, i+1)
+			},
+			"export and import": func(t *rapid.T) {
+				from, m := group()
+				to, _ := group()
+				state := export(t, db, from)
+				im, err := db.BeginImport(to, m.index, m.term)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := im.Write(state); err != nil {
+					t.Fatal(err)
+				}
+				if n, err := im.Finish(); err != nil || n != len(m.data) {
+					t.Fatal(n, err)
+				}
+				models[to] = m.clone()
+				views = slices.DeleteFunc(views, func(v *openView) bool {
+					if v.group != to {
+						return false
+					}
+					if _, err := io.Copy(io.Discard, v.v); err != nil && !errors.Is(err, messages.ErrExpired) {
+						t.Fatal(err)
+					}
+					return true
+				})
+				if !bytes.Equal(export(t, db, to), state) {
+					t.Fatal("the imported state is exported with other bytes")
+				}
+			},
+			"reopen": func(t *rapid.T) {
+				for _, v := range views {
+					finish(v)
+				}
+				views = nil
+				if err := db.Close(); err != nil {
+					t.Fatal(err)
+				}
+				if db, err = kv.Open(dir, opt); err != nil {
+					t.Fatal(err)
+				}
+			},
+			"": func(t *rapid.T) {
+				for g, m := range models {
+					if i, term := db.Applied(g); i != m.index || term != m.term || db.Keys(g) != len(m.data) || len(db.Indexes(g)) != len(m.indexes) {
+						t.Fatalf("group %d: applied %d/%d, %d keys; want %d/%d, %d", g, i, term, db.Keys(g), m.index, m.term, len(m.data))
+					}
+				}
+			},
+		})
+	})
+}
