@@ -24,7 +24,9 @@
 //	          12  CRC32C of bytes 0 to 12 and 16 to 64, 4 bytes
 //	          16  identity of the log, 16 random bytes
 //	          32  floor, 8 bytes: wal index of the first record that must exist
-//	          40  zero, 24 bytes
+//	          40  wal index of the checkpoint that stands for the records below
+//	              the floor, 8 bytes; 0 if the floor is 1
+//	          48  zero, 16 bytes
 //
 //	segment   (length varint, record)*, then nothing but zeros
 //	record    0   check, 4 bytes

@@ -181,15 +181,17 @@ type group struct {
 type index struct {
 	groups  map[uint64]*group
 	durable uint64
-	// partial: see group. It ends with the first checkpoint.
+	// partial: see group. It ends with the record at whole, which must be a
+	// checkpoint. Those before it speak of entries that were removed after it.
 	partial bool
+	whole   uint64
 	// near is the Raft index that was appended last, to say what damage is
 	// near to.
 	near uint64
 }
 
-func newIndex(partial bool) *index {
-	return &index{groups: map[uint64]*group{}, partial: partial}
+func newIndex(whole uint64) *index {
+	return &index{groups: map[uint64]*group{}, partial: whole != 0, whole: whole}
 }
 
 func (x *index) group(id uint64) *group {
@@ -206,9 +208,14 @@ func (x *index) group(id uint64) *group {
 // an offset of a segment. An error means that the record contradicts those
 // before it.
 func (x *index) apply(c *change, at uint64, ordinal, offset uint32) error {
+	if at == x.whole && c.kind != kindCheckpoint {
+		return fmt.Errorf("%s where the manifest says that a checkpoint is", c.kind)
+	}
 	if c.kind == kindCheckpoint {
-		if err := x.checkpoint(c); err != nil {
-			return err
+		if !x.partial || at == x.whole {
+			if err := x.checkpoint(c); err != nil {
+				return err
+			}
 		}
 		x.durable = at
 		return nil

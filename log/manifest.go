@@ -28,6 +28,10 @@ type manifest struct {
 	// floor is the wal index of the first record that must exist. Segments
 	// that begin before it are leftovers of a removal that a crash cut short.
 	floor uint64
+	// checkpoint is the wal index of the checkpoint that was written before
+	// the floor was raised: it makes up for the records that are gone. Zero if
+	// the floor is 1.
+	checkpoint uint64
 }
 
 // seed makes the checks of this log differ from those of any other.
@@ -39,6 +43,7 @@ func (m *manifest) encode() []byte {
 	binary.LittleEndian.PutUint32(b[8:], manifestVersion)
 	copy(b[16:], m.identity[:])
 	binary.LittleEndian.PutUint64(b[32:], m.floor)
+	binary.LittleEndian.PutUint64(b[40:], m.checkpoint)
 	binary.LittleEndian.PutUint32(b[12:], manifestSum(b))
 	return b
 }
@@ -75,9 +80,10 @@ func readManifest(dir string) (manifest, error) {
 	if v := binary.LittleEndian.Uint32(b[8:]); v != manifestVersion {
 		return manifest{}, fmt.Errorf("manifest %s: version %d: %w", path, v, messages.ErrIncompatible)
 	}
-	m := manifest{identity: [16]byte(b[16:32]), floor: binary.LittleEndian.Uint64(b[32:])}
-	if m.floor == 0 {
-		return damage(32, "a floor of zero")
+	m := manifest{identity: [16]byte(b[16:32]), floor: binary.LittleEndian.Uint64(b[32:]),
+		checkpoint: binary.LittleEndian.Uint64(b[40:])}
+	if m.floor == 0 || (m.floor > 1) != (m.checkpoint != 0) || m.checkpoint != 0 && m.checkpoint < m.floor {
+		return damage(32, fmt.Sprintf("floor %d and checkpoint %d", m.floor, m.checkpoint))
 	}
 	return m, nil
 }

@@ -135,7 +135,7 @@ func (w *WAL) checkpoint(at uint64) error {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
 	m := w.manifest
-	m.floor = w.segments[oldest-w.base].start
+	m.floor, m.checkpoint = w.segments[oldest-w.base].start, at
 	if err := m.write(w.disk, w.dir); err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
