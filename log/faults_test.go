@@ -1,0 +1,362 @@
+package log_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	raftlog "github.com/ballast-raft/ballast/log"
+	"github.com/ballast-raft/ballast/messages"
+	"github.com/ballast-raft/ballast/messages/durable"
+)
+
+var errInjected = errors.New("injected failure")
+
+// faultyDisk fails one of the steps, counted from 1. Zero fails none.
+type faultyDisk struct {
+	durable.Disk
+	failAt int
+	steps  int
+	failed string
+}
+
+func (d *faultyDisk) step(what string) error {
+	if d.steps++; d.steps == d.failAt {
+		d.failed = what
+		return fmt.Errorf("%s: %w", what, errInjected)
+	}
+	return nil
+}
+
+func (d *faultyDisk) Sync(f *os.File) error {
+	if err := d.step("sync " + filepath.Base(f.Name())); err != nil {
+		return err
+	}
+	return d.Disk.Sync(f)
+}
+
+func (d *faultyDisk) SyncDir(dir string) error {
+	if err := d.step("sync directory " + filepath.Base(dir)); err != nil {
+		return err
+	}
+	return d.Disk.SyncDir(dir)
+}
+
+func (d *faultyDisk) Rename(from, to string) error {
+	if err := d.step("rename " + filepath.Base(to)); err != nil {
+		return err
+	}
+	return d.Disk.Rename(from, to)
+}
+
+func (d *faultyDisk) Remove(path string) error {
+	if err := d.step("remove " + filepath.Base(path)); err != nil {
+		return err
+	}
+	return d.Disk.Remove(path)
+}
+
+// TestDiskFailure fails every step that a log takes through its Disk, one run
+// for each: while it is made, while it appends, rolls and compacts.
+func TestDiskFailure(t *testing.T) {
+	// The script appends, and compacts now and then; each round is one sync.
+	script := func(w *raftlog.WAL, acked *uint64) error {
+		for round := uint64(0); round < 12; round++ {
+			es := entries(2*round+1, 1, 2)
+			es[0].Data = make([]byte, 70)
+			if _, err := w.Append(0, es, hard(1, 0, round)); err != nil {
+				return err
+			}
+			if round%4 == 3 {
+				if _, err := w.TruncateBefore(0, 2*round); err != nil {
+					return err
+				}
+			}
+			if _, err := w.Sync(); err != nil {
+				return err
+			}
+			*acked = 2*round + 2
+		}
+		return nil
+	}
+	options := raftlog.Options{SegmentBytes: 256}
+	count := &faultyDisk{Disk: durable.OS}
+	o := options
+	o.Disk = count
+	w := mustOpen(t, memory(t), o)
+	opened := count.steps
+	var acked uint64
+	if err := script(w, &acked); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, w)
+	seen := map[string]bool{}
+	for n := 1; n <= count.steps; n++ {
+		dir := memory(t)
+		d := &faultyDisk{Disk: durable.OS, failAt: n}
+		o := options
+		o.Disk = d
+		acked = 0
+		w, err := raftlog.Open(dir, o)
+		if n <= opened {
+			if !errors.Is(err, errInjected) {
+				t.Fatalf("step %d (%s): open: %v", n, d.failed, err)
+			}
+		} else {
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = script(w, &acked)
+			if d.steps < n { // the failing step is one that Close takes
+				if err := w.Close(); !errors.Is(err, errInjected) {
+					t.Fatalf("step %d (%s): close: %v", n, d.failed, err)
+				}
+			} else if err != nil {
+				if !errors.Is(err, errInjected) || !w.Poisoned() {
+					t.Fatalf("step %d (%s): %v, poisoned %v", n, d.failed, err, w.Poisoned())
+				}
+				if _, err := w.Append(0, nil, hard(9, 0, 0)); !errors.Is(err, raftlog.ErrPoisoned) || !errors.Is(err, errInjected) {
+					t.Fatalf("append to a poisoned log: %v", err)
+				}
+				if _, err := w.Sync(); !errors.Is(err, raftlog.ErrPoisoned) {
+					t.Fatalf("sync of a poisoned log: %v", err)
+				}
+				// What is durable can still be read.
+				if b := w.Bounds(0); b.Last < acked {
+					t.Fatalf("step %d (%s): bounds %+v, acknowledged %d", n, d.failed, b, acked)
+				}
+				mustDescribe(t, w)
+				mustClose(t, w)
+			} else {
+				t.Fatalf("step %d (%s): no error", n, d.failed)
+			}
+			seen[strings.Fields(d.failed)[0]] = true
+		}
+		w, err = raftlog.Open(dir, options)
+		if err != nil {
+			t.Fatalf("step %d (%s): reopen: %v", n, d.failed, err)
+		}
+		b := w.Bounds(0)
+		if b.Last < acked || b.Last > acked+2 {
+			t.Fatalf("step %d (%s): bounds %+v, acknowledged %d", n, d.failed, b, acked)
+		}
+		mustDescribe(t, w)
+		mustClose(t, w)
+	}
+	for _, what := range []string{"sync", "rename", "remove"} {
+		if !seen[what] {
+			t.Errorf("no %s failed: %v", what, seen)
+		}
+	}
+	t.Logf("%d steps failed", count.steps)
+}
+
+// What Open finds beyond the mark may be in the page cache alone. It must
+// write it again: a sync by itself would not after an earlier one has failed.
+func TestOpenRewritesUnconfirmed(t *testing.T) {
+	dir := t.TempDir()
+	w := mustOpen(t, dir, raftlog.Options{})
+	put(t, w, 0, 1, "a")
+	mustSync(t, w)
+	segment := filepath.Join(dir, "wal", fmt.Sprintf("%020d", 1))
+	mark := filepath.Join(dir, "MARK")
+	old, err := os.ReadFile(mark)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, w, 0, 1, "b")
+	mustSync(t, w)
+	mustClose(t, w)
+	past := time.Unix(1e9, 0)
+	reopen := func() (rewritten bool, syncs int) {
+		if err := os.Chtimes(segment, past, past); err != nil {
+			t.Fatal(err)
+		}
+		d := &faultyDisk{Disk: durable.OS}
+		w := mustOpen(t, dir, raftlog.Options{Disk: d})
+		if b := w.Bounds(0); b.Last != 2 {
+			t.Fatalf("%+v", b)
+		}
+		info, err := os.Stat(segment)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustClose(t, w)
+		return !info.ModTime().Equal(past), d.steps
+	}
+	if rewritten, _ := reopen(); rewritten {
+		t.Error("a confirmed log was rewritten")
+	}
+	if err := os.WriteFile(mark, old, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if rewritten, syncs := reopen(); !rewritten || syncs < 3 {
+		t.Errorf("rewritten %v, %d syncs", rewritten, syncs)
+	}
+	if rewritten, _ := reopen(); rewritten {
+		t.Error("rewritten again")
+	}
+}
+
+// smallDisk is a file system of 2 MiB, if this process may mount one.
+func smallDisk(t *testing.T) (dir string, ok bool) {
+	mount := t.TempDir()
+	if err := syscall.Mount("tmpfs", mount, "tmpfs", 0, "size=2m"); err != nil {
+		t.Logf("no mount (%v): full by option", err)
+		return mount, false
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(mount, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return filepath.Join(mount, "log"), true
+}
+
+func TestDiskFull(t *testing.T) {
+	dir, real := smallDisk(t)
+	o := raftlog.Options{SegmentBytes: 64 << 10, ReserveBytes: 256 << 10}
+	w := mustOpen(t, dir, o)
+	last := uint64(0)
+	var err error
+	for err == nil {
+		if !real && last == 200 {
+			// Where nothing can be mounted, the disk is full by definition.
+			mustClose(t, w)
+			o.ReserveBytes = 1 << 60
+			w = mustOpen(t, dir, o)
+		}
+		put(t, w, 0, 1, strings.Repeat("x", 8000))
+		put(t, w, 1, 1, "y")
+		var n int
+		if n, err = w.Sync(); n != 2 {
+			t.Fatalf("%d changes", n)
+		}
+		if err == nil {
+			last++
+		}
+	}
+	if !errors.Is(err, messages.ErrDiskFull) || w.Poisoned() {
+		t.Fatalf("%v, poisoned %v", err, w.Poisoned())
+	}
+	// What was staged is gone, and what is checked against has gone back.
+	durable := w.Durable()
+	if p, n := w.Staged(); p != durable || n != 0 {
+		t.Errorf("staged %d, %d bytes, durable %d", p, n, durable)
+	}
+	if _, err := w.Append(0, entries(last+2, 1, 1), nil); !errors.Is(err, messages.ErrOutOfOrder) {
+		t.Errorf("append behind what was dropped: %v", err)
+	}
+	for _, g := range []uint64{0, 1} {
+		if e, err := w.Entry(g, last); err != nil || len(e.Data) == 0 {
+			t.Errorf("read with a full disk: %v", err)
+		}
+	}
+	if p := put(t, w, 0, 1, "again"); p != durable+1 {
+		t.Errorf("position %d after %d", p, durable)
+	}
+	_, err = w.Append(7, nil, hard(1, 1, 0))
+	wantErr(t, "append to a new group", err, nil)
+	if n, err := w.Sync(); n != 2 || !errors.Is(err, messages.ErrDiskFull) {
+		t.Errorf("%d, %v", n, err)
+	}
+	if _, err := w.TruncateFrom(0, last); err != nil {
+		t.Fatal(err)
+	}
+	// Truncations go on, and give the space back.
+	for _, g := range []uint64{0, 1} {
+		if _, err := w.TruncateBefore(g, last-1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.SetStable(1, "x", nil); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := w.Sync(); n != 4 || err != nil {
+		t.Fatalf("truncation on a full disk: %d, %v", n, err)
+	}
+	if r, err := raftlog.Inspect(dir); err != nil || len(r.Segments) > 3 || len(r.Damage) > 0 {
+		t.Errorf("%d segments, %v, %v", len(r.Segments), r.Damage, err)
+	}
+	if !real {
+		mustClose(t, w)
+		o.ReserveBytes = 0
+		w = mustOpen(t, dir, o)
+	}
+	put(t, w, 0, 1, "it goes on")
+	mustSync(t, w)
+	before := mustDescribe(t, w)
+	mustClose(t, w)
+	w = mustOpen(t, dir, o)
+	if after := mustDescribe(t, w); after != before {
+		t.Errorf("reopened as\n%swant\n%s", after, before)
+	}
+	mustClose(t, w)
+}
+
+const limitDir = "BALLAST_LOG_LIMIT_DIR"
+
+// appendUpToLimit is the child of TestWriteFails.
+func appendUpToLimit(dir string) {
+	fail := func(format string, args ...any) {
+		fmt.Printf(format+"\n", args...)
+		os.Exit(1)
+	}
+	w, err := raftlog.Open(dir, raftlog.Options{})
+	if err != nil {
+		fail("open: %v", err)
+	}
+	// Writes beyond 100,000 bytes of a file fail with EFBIG, half-way.
+	limit := syscall.Rlimit{Cur: 100_000, Max: 100_000}
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+		fail("limit: %v", err)
+	}
+	for i := 0; ; i++ {
+		if _, err := w.Append(0, []messages.Entry{{Term: 1, Data: make([]byte, 3000)}}, nil); err != nil {
+			fail("append: %v", err)
+		}
+		if _, err := w.Sync(); err != nil {
+			if !errors.Is(err, messages.ErrDiskFull) || !w.Poisoned() {
+				fail("sync: %v, poisoned %v", err, w.Poisoned())
+			}
+			if _, err := w.Entry(0, uint64(i)); err != nil {
+				fail("read: %v", err)
+			}
+			if _, err := w.Entry(0, uint64(i)+1); !errors.Is(err, messages.ErrNotFound) {
+				fail("read of what failed: %v", err)
+			}
+			fmt.Println("acknowledged", w.Durable())
+			os.Exit(0)
+		}
+	}
+}
+
+// A write that the kernel cuts short poisons the log, and the next open removes
+// what there is of it.
+func TestWriteFails(t *testing.T) {
+	dir := t.TempDir()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), limitDir+"="+dir)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	var acknowledged uint64
+	if _, err := fmt.Sscanf(string(out), "acknowledged %d", &acknowledged); err != nil || acknowledged != 33 {
+		t.Fatalf("%q, %v", out, err)
+	}
+	repairs := 0
+	w := mustOpen(t, dir, raftlog.Options{OnRepair: func(messages.TailRepaired) { repairs++ }})
+	if w.Durable() != acknowledged || repairs != 1 {
+		t.Errorf("durable %d, acknowledged %d, %d repairs", w.Durable(), acknowledged, repairs)
+	}
+	put(t, w, 0, 1, "it goes on")
+	mustSync(t, w)
+	mustClose(t, w)
+}
