@@ -2,6 +2,7 @@ package actors
 
 import (
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -180,9 +181,11 @@ func (b *logBehavior) commit() {
 	}
 }
 
-// look goes once around the inbox: whatever was sent before it is staged when
-// it comes back. If that made the batch grow, more may be on its way.
+// look goes once around the inbox, after it has let the senders run that have
+// just been answered: whatever they sent is staged when it comes back. If that
+// made the batch grow, more may be on its way.
 func (b *logBehavior) look() {
+	runtime.Gosched()
 	b.host.Yield(func() {
 		switch {
 		case b.syncing:
