@@ -169,6 +169,7 @@ type client struct {
 	over   bool
 
 	job       *job // under way, or nil
+	flying    bool // it counts as in flight
 	operation messages.Operation
 	looking   bool // for the value that is there
 	existed   bool
@@ -233,12 +234,12 @@ func (c *client) next(x *actor.Context) {
 			continue
 		}
 		if len(value) > messages.MaxValue {
-			c.pool.settle(j, func(t *tally) { t.skipped++ })
+			c.settle(func(t *tally) { t.skipped++ })
 			c.pool.onSkip(j, tooLargeText(int64(len(value))))
-			c.job = nil
 			continue
 		}
 		c.operation = messages.PutOperation(j.key, value)
+		c.flying = true
 		c.pool.update(func(t *tally) { t.inFlight++ })
 		c.send(x)
 	}
@@ -249,7 +250,7 @@ func (c *client) send(x *actor.Context) {
 	c.tag++
 	c.sent = time.Now()
 	var (
-		to                      = c.pool.service.Supervisor
+		to                       = c.pool.service.Supervisor
 		command messages.Command = messages.ApplyEntry{Tag: c.tag, Operation: c.operation}
 	)
 	if c.looking {
@@ -266,7 +267,8 @@ func (c *client) got(x *actor.Context, m messages.Got) {
 	}
 	c.looking, c.existed = false, m.Found
 	if m.Found && bytes.Equal(m.Value, c.operation.Value) {
-		c.settle(x, func(t *tally) { t.same++ })
+		c.settle(func(t *tally) { t.same++ })
+		c.next(x)
 		return
 	}
 	c.send(x)
@@ -282,7 +284,7 @@ func (c *client) applied(x *actor.Context, m messages.EntryApplied) {
 	}
 	c.pool.acked(c.sent)
 	size := int64(len(c.operation.Key) + len(c.operation.Value))
-	c.settle(x, func(t *tally) {
+	c.settle(func(t *tally) {
 		t.bytes += size
 		if c.existed {
 			t.updated++
@@ -290,6 +292,7 @@ func (c *client) applied(x *actor.Context, m messages.EntryApplied) {
 			t.added++
 		}
 	})
+	c.next(x)
 }
 
 // failed deals with an error: it tries again after a while, or gives the job
@@ -304,7 +307,6 @@ func (c *client) failed(x *actor.Context, err error) bool {
 		c.wait = min(2*c.wait, maxRetry)
 		return true
 	}
-	c.pool.update(func(t *tally) { t.inFlight-- })
 	c.fail(err)
 	c.next(x)
 	return true
@@ -313,8 +315,7 @@ func (c *client) failed(x *actor.Context, err error) bool {
 // fail ends the job without success.
 func (c *client) fail(err error) {
 	j := c.job
-	c.job = nil
-	c.pool.settle(j, func(t *tally) { t.failed++ })
+	c.settle(func(t *tally) { t.failed++ })
 	c.pool.onFail(j, err)
 	if c.pool.stopOnFail || fatal(err) {
 		c.pool.feed.stop()
@@ -327,10 +328,14 @@ func fatal(err error) bool {
 		errors.Is(err, messages.ErrCorrupt) || tryAgain(err)
 }
 
-// settle ends the job and begins the next.
-func (c *client) settle(x *actor.Context, count func(t *tally)) {
-	j := c.job
-	c.job = nil
-	c.pool.settle(j, func(t *tally) { count(t); t.inFlight-- })
-	c.next(x)
+// settle ends the job.
+func (c *client) settle(count func(t *tally)) {
+	j, flying := c.job, c.flying
+	c.job, c.flying = nil, false
+	c.pool.settle(j, func(t *tally) {
+		count(t)
+		if flying {
+			t.inFlight--
+		}
+	})
 }

@@ -24,7 +24,7 @@ func printHelp(w io.Writer, _ string, data any) {
 	}
 	if commands := c.VisibleCommands(); len(commands) > 0 {
 		fmt.Fprint(w, "\nCommands:\n")
-		table(w, func(row func(left, right string)) {
+		columns(w, func(row func(left, right string)) {
 			for _, sub := range commands {
 				row(sub.Name, sub.Usage)
 			}
@@ -32,14 +32,14 @@ func printHelp(w io.Writer, _ string, data any) {
 		})
 	}
 	fmt.Fprint(w, "\nFlags:\n")
-	table(w, func(row func(left, right string)) {
+	columns(w, func(row func(left, right string)) {
 		for _, f := range append(c.VisibleFlags(), c.VisiblePersistentFlags()...) {
 			row(flagHelp(f))
 		}
 	})
 	if pairs, _ := c.Metadata["examples"].([]string); len(pairs) > 0 {
 		fmt.Fprint(w, "\nExamples:\n")
-		table(w, func(row func(left, right string)) {
+		columns(w, func(row func(left, right string)) {
 			for i := 0; i+1 < len(pairs); i += 2 {
 				row(pairs[i], "# "+pairs[i+1])
 			}
@@ -47,7 +47,7 @@ func printHelp(w io.Writer, _ string, data any) {
 	}
 }
 
-func table(w io.Writer, fill func(row func(left, right string))) {
+func columns(w io.Writer, fill func(row func(left, right string))) {
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	fill(func(left, right string) { fmt.Fprintf(t, "  %s\t%s\n", left, right) })
 	_ = t.Flush() // w keeps its first error

@@ -79,11 +79,12 @@ type loading struct {
 	prefix  string
 	started time.Time
 
-	mu       sync.Mutex
-	problems int
-	first    error // the first job that failed
-	lines    int   // that were read
-	bad      int
+	mu         sync.Mutex
+	skipped    int
+	unreadable int   // files that were found and could not be read
+	first      error // the first that failed
+	problems   int   // that were named
+	lines      int   // that were read
 }
 
 func (a *app) load(ctx context.Context, c *cli.Command) (err error) {
@@ -120,7 +121,7 @@ func (a *app) load(ctx context.Context, c *cli.Command) (err error) {
 	}
 	l.feed = newFeed(c.Int("clients"), lines)
 	l.pool = newClientPool(s, l.feed, true)
-	l.pool.onSkip = func(j *job, reason string) { l.problem("%s: skipped: %s", j.name, reason) }
+	l.pool.onSkip = func(j *job, reason string) { l.skip(j.name, reason) }
 	l.pool.onFail = l.failed
 	return l.run(ctx, len(files), func(ctx context.Context) error {
 		if lines {
@@ -190,7 +191,12 @@ func (l *loading) list(ctx context.Context, paths []string) (all []file, err err
 			return nil, err
 		}
 		for _, s := range skipped {
-			l.problem("%s: skipped: %s", s.path, s.reason)
+			if s.err == nil {
+				l.skip(s.path, s.reason)
+				continue
+			}
+			l.unreadable++
+			l.failed(&job{name: s.path}, s.err)
 		}
 		for _, f := range files {
 			if other, ok := from[f.key]; ok {
@@ -224,12 +230,10 @@ func (l *loading) run(ctx context.Context, total int, add func(context.Context) 
 	switch t := l.pool.read(); {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case err != nil:
-		return err
-	case t.failed > 0:
-		return fmt.Errorf("%d of %d could not be stored; the first: %w", t.failed, t.settled, l.first)
+	case l.first != nil:
+		return errors.Join(err, fmt.Errorf("%d could not be stored; the first: %w", t.failed+l.unreadable, l.first))
 	}
-	return nil
+	return err
 }
 
 func (l *loading) readLines(ctx context.Context, in io.Reader) error {
@@ -254,10 +258,7 @@ func (l *loading) readLines(ctx context.Context, in io.Reader) error {
 		}
 		switch {
 		case err != nil && l.command.Bool("skip-bad"):
-			l.mu.Lock()
-			l.bad++
-			l.mu.Unlock()
-			l.problem("line %d: skipped: %v", r.number, err)
+			l.skip(fmt.Sprintf("line %d", r.number), err.Error())
 		case err != nil:
 			return fmt.Errorf("line %d: %w; nothing from this line on was stored, everything before it was: mend the line and run the same command again, or go on with -skip-bad", r.number, err)
 		case !l.feed.add(ctx, j):
@@ -286,7 +287,28 @@ func (l *loading) lineJob(number int, line []byte) (*job, error) {
 		value: func() ([]byte, error) { return line, nil }}, nil
 }
 
-// mostProblems is how many skipped inputs are named one by one.
+// skip tells of an input that is left out, and counts it.
+func (l *loading) skip(name, reason string) {
+	l.mu.Lock()
+	l.skipped++
+	l.mu.Unlock()
+	l.problem("%s: skipped: %s", name, reason)
+}
+
+// failed tells of an input that should have been stored.
+func (l *loading) failed(j *job, err error) {
+	if !strings.Contains(err.Error(), j.name) {
+		err = fmt.Errorf("%s: %w", j.name, err)
+	}
+	l.mu.Lock()
+	if l.first == nil {
+		l.first = err
+	}
+	l.mu.Unlock()
+	l.problem("%v", err)
+}
+
+// mostProblems is how many inputs that are not stored are named one by one.
 const mostProblems = 20
 
 func (l *loading) problem(format string, args ...any) {
@@ -300,14 +322,4 @@ func (l *loading) problem(format string, args ...any) {
 	case n == mostProblems+1:
 		l.app.console.note("… and more, which are only counted")
 	}
-}
-
-func (l *loading) failed(j *job, err error) {
-	err = fmt.Errorf("%s: %w", j.name, err)
-	l.mu.Lock()
-	if l.first == nil {
-		l.first = err
-	}
-	l.mu.Unlock()
-	l.problem("%v", err)
 }

@@ -34,8 +34,8 @@ func (l *loading) progress(total int) {
 func (l *loading) report() error {
 	t := l.pool.read()
 	l.mu.Lock()
-	counts := loadCounts{Added: t.added, Updated: t.updated, Unchanged: t.same, Failed: t.failed, Retries: t.retries,
-		Skipped: max(l.problems-t.failed, 0), Bytes: t.bytes, Lines: l.lines, Seconds: time.Since(l.started).Seconds()}
+	counts := loadCounts{Added: t.added, Updated: t.updated, Unchanged: t.same, Failed: t.failed + l.unreadable, Retries: t.retries,
+		Skipped: l.skipped, Bytes: t.bytes, Lines: l.lines, Seconds: time.Since(l.started).Seconds()}
 	l.mu.Unlock()
 	if l.command.Bool("json") {
 		return json.NewEncoder(l.app.out).Encode(counts)

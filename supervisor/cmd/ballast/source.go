@@ -25,7 +25,10 @@ type file struct {
 }
 
 // skippedFile is one that cannot be stored, and why.
-type skippedFile struct{ path, reason string }
+type skippedFile struct {
+	path, reason string
+	err          error // it should have been stored and could not be read
+}
 
 // maxFile is the size above which the document of a file is too large whatever
 // is in it.
@@ -45,12 +48,12 @@ func listFiles(ctx context.Context, root, prefix string) (files []file, skipped 
 		case err != nil && d == nil:
 			return err
 		case err != nil:
-			skipped = append(skipped, skippedFile{path, err.Error()})
+			skipped = append(skipped, skippedFile{path: path, reason: err.Error(), err: err})
 			return nil
 		case d.IsDir():
 			return nil
 		case !d.Type().IsRegular():
-			skipped = append(skipped, skippedFile{path, "not a regular file"})
+			skipped = append(skipped, skippedFile{path: path, reason: "not a regular file"})
 			return nil
 		}
 		name := filepath.Base(root)
@@ -64,11 +67,11 @@ func listFiles(ctx context.Context, root, prefix string) (files []file, skipped 
 		info, err := d.Info()
 		switch {
 		case err != nil:
-			skipped = append(skipped, skippedFile{path, err.Error()})
+			skipped = append(skipped, skippedFile{path: path, reason: err.Error(), err: err})
 		case info.Size() > maxFile:
-			skipped = append(skipped, skippedFile{path, tooLargeText(info.Size())})
+			skipped = append(skipped, skippedFile{path: path, reason: tooLargeText(info.Size())})
 		case len(f.key) > messages.MaxKey:
-			skipped = append(skipped, skippedFile{path, fmt.Sprintf("a key of %d bytes, at most %d", len(f.key), messages.MaxKey)})
+			skipped = append(skipped, skippedFile{path: path, reason: fmt.Sprintf("a key of %d bytes, at most %d", len(f.key), messages.MaxKey)})
 		default:
 			f.size = info.Size()
 			files = append(files, f)
