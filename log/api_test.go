@@ -271,9 +271,9 @@ func TestTruncate(t *testing.T) {
 		{"append at 101", func() (uint64, error) { return w.Append(0, entries(101, 11, 1), nil) }, false, nil,
 			messages.LogBounds{First: 101, Last: 101, PrevTerm: 11, LastTerm: 11, HardState: *hard(9, 1, 100)}},
 		{"reset backward", func() (uint64, error) { return w.Reset(0, 50, 11) }, false, nil,
-			messages.LogBounds{First: 51, Last: 50, PrevTerm: 11, LastTerm: 11, HardState: *hard(9, 1, 100)}},
+			messages.LogBounds{First: 51, Last: 50, PrevTerm: 11, LastTerm: 11, HardState: *hard(9, 1, 50)}},
 		{"reset to nothing", func() (uint64, error) { return w.Reset(0, 0, 0) }, false, nil,
-			messages.LogBounds{First: 1, Last: 0, HardState: *hard(9, 1, 100)}},
+			messages.LogBounds{First: 1, Last: 0, HardState: *hard(9, 1, 0)}},
 	} {
 		position, err := s.run()
 		wantErr(t, s.name, err, s.want)

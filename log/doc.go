@@ -54,7 +54,7 @@
 //	                      bit 6 types                  (no entries: nothing after the hard state)
 //	2     truncateFrom    -                            [group] index
 //	3     truncateBefore  -                            [group] index, term of index-1
-//	4     reset           -                            [group] index, term
+//	4     reset           -                            [group] index, term; Commit becomes index
 //	5     stable          bit 6 removed                [group] name length, name, value up to the end
 //	6     checkpoint      (no group)                   count, group metadata*
 //	7     relocated       -                            reserved: entries copied forward

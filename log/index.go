@@ -150,7 +150,7 @@ func (c *cursor) truncateBefore(index, prevTerm uint64) {
 func (c *cursor) reset(index, term uint64) {
 	c.overwritten = 0
 	c.first, c.last, c.prevTerm, c.terms = index+1, index, term, nil
-	c.hard.Commit = max(c.hard.Commit, index)
+	c.hard.Commit = index
 }
 
 func (c *cursor) clone() *cursor {

@@ -177,14 +177,13 @@ func (w *WAL) findRange(group, from, to uint64, maxBytes int) ([]found, error) {
 		return nil, err
 	}
 	var list []found
-	left := uint64(maxBytes)
+	sum := uint64(0)
 	for i := from; i < to; i++ {
-		size := uint64(g.data.at(i).size)
-		if size > left && i > from {
+		f := w.lookup(g, i)
+		if sum += uint64(f.size); sum > uint64(maxBytes) && i > from {
 			break
 		}
-		left -= min(left, size)
-		list = append(list, w.lookup(g, i))
+		list = append(list, f)
 	}
 	return list, nil
 }
