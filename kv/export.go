@@ -152,7 +152,9 @@ func (r *stateReader) Write(p []byte) error {
 		}
 		rest = rest[n:]
 	}
-	r.buf = r.buf[:copy(r.buf, rest)]
+	if len(rest) < len(r.buf) { // or a long record would be moved with each piece
+		r.buf = r.buf[:copy(r.buf, rest)]
+	}
 	return nil
 }
 
