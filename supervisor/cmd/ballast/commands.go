@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v3"
@@ -80,18 +82,62 @@ func (a *app) noCommand(_ context.Context, c *cli.Command) error {
 }
 
 func (a *app) unknownCommand(c *cli.Command, name string) error {
-	return badUsage(c.Root(), "there is no command %q; did you mean %q?", name, cli.SuggestCommand(c.Root().Commands, name))
+	var names []string
+	for _, sub := range c.Root().Commands {
+		names = append(names, sub.Name)
+	}
+	return badUsage(c.Root(), "there is no command %q%s", name, suggest("", name, names))
 }
 
 // onUsageError turns what the flag parser says into our words.
 func onUsageError(_ context.Context, c *cli.Command, err error, _ bool) error {
 	text := err.Error()
 	if name, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
-		flags := append(c.Root().Flags[:len(c.Root().Flags):len(c.Root().Flags)], c.Flags...)
-		like := strings.TrimLeft(cli.SuggestFlag(flags, name, false), "-")
-		return badUsage(c, "there is no flag -%s; did you mean -%s?", name, like)
+		var names []string
+		for _, f := range slices.Concat(c.Flags, c.Root().Flags) {
+			names = append(names, f.Names()...)
+		}
+		return badUsage(c, "there is no flag -%s%s", name, suggest("-", name, names))
+	}
+	if before, after, ok := strings.Cut(text, ": strconv."); ok { // the name of a Go function
+		_, why, _ := strings.Cut(after, `": `)
+		text = before + ": " + why
 	}
 	return badUsage(c, "%s", text)
+}
+
+// suggest names what the user may have meant, if something is near.
+func suggest(dash, name string, names []string) string {
+	best, distance := "", max(2, len(name)/2)+1
+	for _, n := range names {
+		if d := editDistance(strings.ToLower(name), n); d < distance {
+			best, distance = n, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %s%s?", dash, best)
+}
+
+// editDistance is the number of bytes to insert, remove or replace.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			d := diagonal
+			if a[i] != b[j] {
+				d = 1 + min(diagonal, row[j], row[j+1])
+			}
+			diagonal, row[j+1] = row[j+1], d
+		}
+	}
+	return row[len(b)]
 }
 
 // dirFlag is accepted beside the first argument, so that every command can be

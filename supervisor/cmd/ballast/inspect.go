@@ -92,11 +92,7 @@ func (a *app) records(c *cli.Command, dir string) error {
 func (d *directory) print(a *app) error {
 	t := newTable(a.out, "group", "log", "commit", "term", "applied", "keys", "indexes", "snapshots")
 	for _, g := range d.groups() {
-		span := fmt.Sprintf("%d to %d", g.Log.First, g.Log.Last)
-		if g.Log.Empty() {
-			span = fmt.Sprintf("empty, next %d", g.Log.First)
-		}
-		t.row(g.Group, span, g.Log.HardState.Commit, g.Log.LastTerm, g.KV.Index, countText(g.KV.Keys), strings.Join(g.KV.Indexes, " "), len(g.Snapshots))
+		t.row(g.Group, span(g.Log), g.Log.HardState.Commit, g.Log.LastTerm, g.KV.Index, countText(g.KV.Keys), strings.Join(g.KV.Indexes, " "), len(g.Snapshots))
 	}
 	t.render()
 
@@ -165,7 +161,10 @@ func (t *textTable) row(cells ...any) {
 }
 
 func (t *textTable) render() {
-	if !t.empty {
-		_, _ = io.WriteString(t.out, t.w.Render()+"\n\n") // the output keeps its first error
+	if t.empty {
+		return
+	}
+	for line := range strings.Lines(t.w.Render() + "\n\n") {
+		_, _ = fmt.Fprintln(t.out, strings.TrimRight(line, " \n")) // the output keeps its first error
 	}
 }

@@ -94,7 +94,7 @@ func (a *app) load(ctx context.Context, c *cli.Command) (err error) {
 	}
 	l := &loading{app: a, command: c, prefix: c.String("prefix")}
 	lines := len(paths) == 0 || len(paths) == 1 && paths[0] == "-"
-	if err := l.checkFlags(lines); err != nil {
+	if err := l.checkFlags(paths, lines); err != nil {
 		return err
 	}
 	indexes, err := l.indexes()
@@ -137,7 +137,7 @@ func (a *app) load(ctx context.Context, c *cli.Command) (err error) {
 }
 
 // checkFlags refuses what makes no sense together, and sets the default prefix.
-func (l *loading) checkFlags(lines bool) error {
+func (l *loading) checkFlags(paths []string, lines bool) error {
 	c := l.command
 	if !lines {
 		for _, name := range []string{"name", "key", "skip-bad"} {
@@ -150,7 +150,7 @@ func (l *loading) checkFlags(lines bool) error {
 		}
 		return nil
 	}
-	if f, ok := l.app.in.(*os.File); ok && c.Args().Get(c.Args().Len()-1) != "-" {
+	if f, ok := l.app.in.(*os.File); ok && len(paths) == 0 {
 		if info, err := f.Stat(); err == nil && info.Mode()&fs.ModeCharDevice != 0 {
 			return badUsage(c, "load what? Name files or directories, or pipe JSON lines to standard input")
 		}
@@ -237,9 +237,8 @@ func (l *loading) run(ctx context.Context, total int, add func(context.Context) 
 }
 
 func (l *loading) readLines(ctx context.Context, in io.Reader) error {
-	r := newLineReader(in)
-	for {
-		line, err := r.next()
+	for r := range readAhead(ctx, in) {
+		err := r.err
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -251,20 +250,21 @@ func (l *loading) readLines(ctx context.Context, in io.Reader) error {
 		l.mu.Unlock()
 		var j *job
 		if err == nil {
-			if len(line) == 0 {
+			if len(r.line) == 0 {
 				continue
 			}
-			j, err = l.lineJob(r.number, line)
+			j, err = l.lineJob(r.number, r.line)
 		}
 		switch {
 		case err != nil && l.command.Bool("skip-bad"):
 			l.skip(fmt.Sprintf("line %d", r.number), err.Error())
 		case err != nil:
-			return fmt.Errorf("line %d: %w; nothing from this line on was stored, everything before it was: mend the line and run the same command again, or go on with -skip-bad", r.number, err)
+			return fmt.Errorf("line %d: %w; nothing from this line on was stored, what was before it was: mend the line and run the same command again, or go on with -skip-bad", r.number, err)
 		case !l.feed.add(ctx, j):
 			return ctx.Err()
 		}
 	}
+	return ctx.Err()
 }
 
 func (l *loading) lineJob(number int, line []byte) (*job, error) {

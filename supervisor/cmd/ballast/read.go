@@ -130,6 +130,9 @@ func (a *app) queryCommand() *cli.Command {
 				return a.list(c, func(cursor []byte, limit int) ([]messages.Pair, []byte, error) {
 					r, err := ask[messages.IndexQueried](ctx, s, s.KV, messages.QueryIndex{Name: rest[0], Equal: scalar(c, "equal"),
 						Min: scalar(c, "min"), Max: scalar(c, "max"), Limit: limit, Reverse: c.Bool("reverse"), Cursor: cursor})
+					if errors.Is(err, messages.ErrNotFound) {
+						err = fmt.Errorf("there is no index %q; ballast query %s lists them", rest[0], dir)
+					}
 					return r.Pairs, r.Next, err
 				})
 			})
@@ -299,12 +302,7 @@ func (a *app) indexes(ctx context.Context, c *cli.Command, s *service) error {
 		}
 	}
 	if len(r.Definitions) == 0 {
-		err = errors.Join(err, sayNone(a))
+		a.console.say("there are no indexes; create one with ballast load -index NAME=PATH")
 	}
-	return err
-}
-
-func sayNone(a *app) error {
-	a.console.say("there are no indexes; create one with ballast load -index NAME=PATH")
 	return nil
 }

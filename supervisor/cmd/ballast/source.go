@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -142,5 +143,47 @@ func (l *lineReader) next() (line []byte, err error) {
 			return nil, errLineTooLong
 		}
 		return bytes.TrimSpace(line), nil
+	}
+}
+
+// readLine is one line, or why there is none.
+type readLine struct {
+	number int
+	line   []byte
+	err    error
+}
+
+// readAhead yields the lines of a stream, the last of them with an error that is
+// not errLineTooLong. It ends with the context, even if a read does not return:
+// standard input may be a terminal, or a pipe that nobody writes to.
+func readAhead(ctx context.Context, in io.Reader) iter.Seq[readLine] {
+	return func(yield func(readLine) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		lines := make(chan readLine)
+		go func() {
+			r := newLineReader(in)
+			for {
+				line, err := r.next()
+				select {
+				case lines <- readLine{r.number, line, err}:
+				case <-ctx.Done():
+					return
+				}
+				if err != nil && !errors.Is(err, errLineTooLong) {
+					return
+				}
+			}
+		}()
+		for {
+			select {
+			case l := <-lines:
+				if !yield(l) || l.err != nil && !errors.Is(l.err, errLineTooLong) {
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
 	}
 }

@@ -171,7 +171,7 @@ func (s *stages) snapshot(ctx context.Context) {
 }
 
 func (s *stages) say(format string, args ...any) {
-	s.demo.app.console.say("  %s  %s", time.Since(s.demo.result.began).Truncate(100*time.Millisecond), fmt.Sprintf(format, args...))
+	s.demo.app.console.say("%5.1f s  %s", time.Since(s.demo.result.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
 // event is called for every event of the service.

@@ -52,8 +52,8 @@ func rate[N int | int64 | uint64](n N, d time.Duration) float64 {
 // plural is a number and what it counts.
 func plural[N int | int64 | uint64](n N, what string) string {
 	if n != 1 {
-		if stem, ok := strings.CutSuffix(what, "y"); ok {
-			what = stem + "ie"
+		if stem, ok := strings.CutSuffix(what, "try"); ok {
+			what = stem + "trie"
 		}
 		what += "s"
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ballast-raft/ballast/messages"
 	"github.com/urfave/cli/v3"
 )
 
@@ -130,7 +131,7 @@ func positions(groups []groupState) string {
 		return "nothing yet"
 	}
 	g := groups[0]
-	s := fmt.Sprintf("log %d to %d, applied %d", g.Log.First, g.Log.Last, g.KV.Index)
+	s := fmt.Sprintf("log %s, applied %d", span(g.Log), g.KV.Index)
 	if len(g.Snapshots) > 0 {
 		s += fmt.Sprintf(", snapshot at %d", g.Snapshots[0].Index)
 	}
@@ -138,6 +139,13 @@ func positions(groups []groupState) string {
 		s = fmt.Sprintf("%d groups; group %d: %s", len(groups), g.Group, s)
 	}
 	return s
+}
+
+func span(b messages.LogBounds) string {
+	if b.Empty() {
+		return fmt.Sprintf("empty, next %d", b.First)
+	}
+	return fmt.Sprintf("%d to %d", b.First, b.Last)
 }
 
 // printFindings prints the notes and the problems, or that all is well.
