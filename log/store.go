@@ -44,7 +44,8 @@ type Store interface {
 	// waits for the first.
 	//
 	// If the error matches messages.ErrDiskFull and Poisoned is false, nothing
-	// was written: all staged changes are dropped and the store goes on. After
+	// was written: all staged changes are dropped, changes says how many, and
+	// the store goes on, with positions that follow Durable again. After
 	// any other error the store is poisoned: it is not known what reached the
 	// disk, every further change fails, reads of durable entries go on, and
 	// only Close and a new Open, whose Durable tells the truth, help.
