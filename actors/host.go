@@ -222,6 +222,15 @@ func (h *Host) After(d time.Duration, f func()) {
 // Yield has the actor call f after the messages that are in its inbox now.
 func (h *Host) Yield(f func()) { h.engine.Send(h.PID(), timeout{h.incarnation, f}) }
 
+// Incarnation counts how often the actor was opened. It tells what belongs to
+// this Behavior from what an earlier one has left behind.
+func (h *Host) Incarnation() uint64 { return h.incarnation }
+
+// FromCoordinator reports whether a request was sent by the coordinator.
+func (h *Host) FromCoordinator(r *Request) bool {
+	return r.Sender != nil && h.cfg.Coordinator != nil && r.Sender.Equals(h.cfg.Coordinator)
+}
+
 // Now is the clock.
 func (h *Host) Now() time.Time { return h.env.Now() }
 
@@ -322,7 +331,7 @@ func (h *Host) receive(r *Request) {
 	case messages.StateServing:
 		h.dispatch(r)
 	case messages.StateRecovering:
-		if r.Sender != nil && h.cfg.Coordinator != nil && r.Sender.Equals(h.cfg.Coordinator) {
+		if h.FromCoordinator(r) {
 			h.dispatch(r)
 			return
 		}

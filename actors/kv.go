@@ -349,7 +349,7 @@ func (b *kvBehavior) read(r *Request) {
 // add leases a view or an import.
 func (b *kvBehavior) add(l *lease) uint64 {
 	b.next++
-	l.id, l.used = b.host.incarnation<<32|b.next, b.host.Now()
+	l.id, l.used = b.host.Incarnation()<<32|b.next, b.host.Now()
 	b.leases[l.id] = l
 	b.sweep()
 	return l.id
@@ -435,8 +435,25 @@ func (b *kvBehavior) closeView(r *Request, c messages.CloseView) {
 }
 
 func (b *kvBehavior) beginImport(r *Request, c messages.BeginImport) {
-	for _, l := range b.leases {
-		if l.imported != nil && !l.expired {
+	for id, l := range b.leases {
+		switch {
+		case l.imported == nil || l.expired:
+		case b.host.FromCoordinator(r):
+			// One that an earlier coordinator began and did not live to end
+			// (simulation seed 239).
+			delete(b.leases, id)
+			b.host.Run(kvImportLane, func() func() {
+				err := l.imported.Abort()
+				return func() {
+					if err != nil {
+						r.Fail(err)
+						return
+					}
+					b.Handle(r)
+				}
+			})
+			return
+		default:
 			r.Fail(fmt.Errorf("%s: another import is under way: %w", b.host.PID().ID, messages.ErrConflict))
 			return
 		}

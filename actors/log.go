@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -128,14 +129,14 @@ func (b *logBehavior) Handle(r *Request) {
 	case messages.ListGroups:
 		r.Reply(messages.GroupsListed{Tag: c.Tag, Group: c.Group, Groups: b.store.Groups()})
 	case messages.ReadEntry:
-		b.read(func() {
+		b.read(r, func() messages.Reply {
 			e, err := b.store.Entry(c.Group, c.Index)
-			r.Reply(messages.EntryRead{Tag: c.Tag, Group: c.Group, Entry: e, Err: err})
+			return messages.EntryRead{Tag: c.Tag, Group: c.Group, Entry: e, Err: err}
 		})
 	case messages.ReadRange:
-		b.read(func() {
+		b.read(r, func() messages.Reply {
 			es, err := b.store.Entries(c.Group, c.From, c.To, c.MaxBytes)
-			r.Reply(messages.RangeRead{Tag: c.Tag, Group: c.Group, Entries: es, Err: err})
+			return messages.RangeRead{Tag: c.Tag, Group: c.Group, Entries: es, Err: err}
 		})
 	default:
 		r.Fail(unknown(b.host, c))
@@ -148,9 +149,16 @@ func unknown(h *Host, c messages.Command) error {
 }
 
 // read runs on a worker of its own: a read may have to wait for the disk, and
-// must wait for no sync.
-func (b *logBehavior) read(f func()) {
-	b.host.Run(logReadLane, func() func() { f(); return nil })
+// must wait for no sync. It answers from there, one hop earlier. A store that
+// was closed under it, because the actor has failed, is no answer: Resolve
+// reads again (simulation seed 92).
+func (b *logBehavior) read(r *Request, f func() messages.Reply) {
+	b.host.Run(logReadLane, func() func() {
+		if reply := f(); !errors.Is(reply.Failure(), messages.ErrStopped) {
+			r.Reply(reply)
+		}
+		return nil
+	})
 }
 
 func (b *logBehavior) stage(r *Request, position uint64, reply messages.Reply, err error) {

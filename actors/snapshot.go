@@ -164,7 +164,10 @@ func (b *snapshotBehavior) Handle(r *Request) {
 // work answers a request from the first lane, where what changes the set of
 // snapshots is done in order.
 func (b *snapshotBehavior) work(r *Request, f func() messages.Reply) {
-	b.host.Run(0, func() func() { r.Reply(f()); return nil })
+	b.host.Run(0, func() func() {
+		reply := f()
+		return func() { r.Reply(reply) }
+	})
 }
 
 // begin starts the work for a new stream if there may be one more.
@@ -180,7 +183,7 @@ func (b *snapshotBehavior) begin(r *Request, f func()) {
 // for everything else. Ids are never used again after a crash.
 func (b *snapshotBehavior) add() *stream {
 	b.next++
-	s := &stream{id: b.host.incarnation<<32 | b.next, lane: 1 + int(b.next)%b.cfg.Lanes, used: b.host.Now()}
+	s := &stream{id: b.host.Incarnation()<<32 | b.next, lane: 1 + int(b.next)%b.cfg.Lanes, used: b.host.Now()}
 	s.underWay++ // until it is open
 	b.streams[s.id] = s
 	b.sweep()

@@ -25,10 +25,12 @@ type group struct {
 	queue []*proposal
 	// proposals are the entries that were appended and not applied, by index.
 	proposals map[uint64]*proposal
-	// next is the index that is to be applied next; applying: an Apply is under
-	// way.
-	next     uint64
-	applying bool
+	// next is the index that is to be applied next.
+	next uint64
+	// applying is the number of the Apply (or the chain of them) that is under
+	// way, or zero. A recovery takes over from it: whatever it brings home
+	// afterwards is out of date (simulation seed 114).
+	applying, applies uint64
 	// paused: a restore is rewriting the log.
 	paused bool
 	// snapshotting: a snapshot is being taken.
@@ -86,6 +88,22 @@ func (s *supervisor) sortedGroups() []*group {
 
 func (g *group) sortedProposals() []*proposal {
 	return slices.SortedFunc(maps.Values(g.proposals), func(a, b *proposal) int { return cmp.Compare(a.entry.Index, b.entry.Index) })
+}
+
+// begin claims the right to apply.
+func (g *group) begin() (number uint64) {
+	g.applies++
+	g.applying = g.applies
+	return g.applies
+}
+
+// end gives it back. It reports whether it had not been taken away.
+func (g *group) end(number uint64) bool {
+	if g.applying != number {
+		return false
+	}
+	g.applying = 0
+	return true
 }
 
 func (g *group) forget(p *proposal) { delete(g.proposals, p.entry.Index) }
@@ -201,7 +219,7 @@ func (s *supervisor) ask(g *group) {
 // pump applies the entries that have become durable, in order, one batch at a
 // time; what becomes durable meanwhile forms the next batch.
 func (s *supervisor) pump(g *group) {
-	if s.kvState != messages.StateServing || g.applying || g.paused {
+	if s.kvState != messages.StateServing || g.applying != 0 || g.paused {
 		return
 	}
 	var batch []*proposal
@@ -224,16 +242,20 @@ func (s *supervisor) pump(g *group) {
 	for i, p := range batch {
 		entries[i] = p.entry
 	}
-	g.applying = true
+	number := g.begin()
 	fail := func(err error) {
-		g.applying = false
+		if !g.end(number) {
+			return
+		}
 		for _, p := range batch {
 			g.forget(p)
 			p.fail(err)
 		}
 	}
 	call(s, s.parts.kv.PID(), messages.Apply{Group: g.id, Entries: entries}, fail, func(a messages.Applied) {
-		g.applying = false
+		if !g.end(number) {
+			return
+		}
 		switch {
 		case a.Err == nil:
 			for i, p := range batch {
@@ -260,7 +282,7 @@ func (s *supervisor) pump(g *group) {
 // gap reports whether there is an entry to apply that no proposal holds: an
 // append whose outcome was in doubt, and which turned out to be in the log.
 func (s *supervisor) gap(g *group) bool {
-	if g.state != known || g.inFlight > 0 || g.proposals[g.next] != nil {
+	if g.inFlight > 0 || g.proposals[g.next] != nil {
 		return false
 	}
 	for i, p := range g.proposals {

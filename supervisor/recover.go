@@ -176,21 +176,20 @@ func (s *supervisor) replay(id, from, to uint64, fail func(error), done func(n u
 // catchUp applies what a group's log holds beyond the application data while
 // that serves.
 func (s *supervisor) catchUp(g *group) {
-	if s.kvState != messages.StateServing || g.applying || g.paused {
+	if s.kvState != messages.StateServing || g.applying != 0 || g.paused {
 		return
 	}
-	incarnation := s.kv
-	g.applying = true
-	fail := func(err error) {
-		g.applying = false
-		if s.kv == incarnation && s.kvState == messages.StateServing {
+	number := g.begin()
+	fail := func(error) {
+		if g.end(number) {
 			s.host.After(retryDelay, func() { s.catchUp(g) })
 		}
 	}
 	s.position(g.id, fail, func(b messages.LogBounds, applied uint64) {
 		s.replay(g.id, applied+1, min(b.HardState.Commit, b.Last), fail, func(uint64) {
-			g.applying = false
-			s.pump(g)
+			if g.end(number) {
+				s.pump(g)
+			}
 		})
 	})
 }

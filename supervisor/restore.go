@@ -84,7 +84,7 @@ func (t *restoring) resume() {
 // hold waits until the group stands still and nobody but the supervisor is
 // served.
 func (t *restoring) hold() {
-	if t.g.inFlight > 0 || t.g.applying {
+	if t.g.inFlight > 0 || t.g.applying != 0 {
 		t.s.host.After(retryDelay/10, t.hold)
 		return
 	}
@@ -108,6 +108,7 @@ func (t *restoring) hold() {
 func (t *restoring) fail(err error) {
 	t.refuse(err)
 	if t.s.kv == t.incarnation && t.s.kvState == messages.StateRecovering {
+		t.s.recovering = t.incarnation
 		t.s.recover(t.incarnation)
 	}
 }

@@ -35,6 +35,8 @@ type supervisor struct {
 	kvErr     error
 	kv        uint64 // its incarnation
 	whenReady []waiter
+	// recovering is the incarnation that a recovery was begun for.
+	recovering uint64
 	// restoring holds off the recovery that a Hold would start.
 	restoring func()
 	// doubtful are proposals of an earlier supervisor whose append was not
@@ -51,7 +53,9 @@ type waiter struct {
 }
 
 func newSupervisor(h *actors.Host, p *parts, retention messages.Retention, ready chan error) *supervisor {
-	return &supervisor{host: h, parts: p, retention: retention, ready: ready,
+	// Replies to commands of an earlier supervisor must not be taken for those
+	// to its successor's (simulation seed 27).
+	return &supervisor{host: h, parts: p, retention: retention, ready: ready, tag: h.Incarnation() << 32,
 		calls: make(map[uint64]func(messages.Reply)), groups: make(map[uint64]*group), kvState: messages.StateOpening}
 }
 
@@ -118,13 +122,20 @@ func (s *supervisor) noticeKV(m actors.Notice) {
 	s.kvState, s.kvErr, s.kv = m.State, m.Err, m.Incarnation
 	switch m.State {
 	case messages.StateRecovering:
+		for _, g := range s.sortedGroups() {
+			g.applying = 0
+		}
 		if f := s.restoring; f != nil {
 			s.restoring = nil
 			f()
 			return
 		}
-		s.recover(m.Incarnation)
+		if s.recovering != m.Incarnation { // a Hold tells again what is known
+			s.recovering = m.Incarnation
+			s.recover(m.Incarnation)
+		}
 	case messages.StateServing:
+		s.recovering = 0
 		waiting := s.whenReady
 		s.whenReady = nil
 		for _, w := range waiting {

@@ -151,14 +151,14 @@ func TestLongLines(t *testing.T) {
 // again each time, and then wants every line once.
 func TestLoadSurvivesKill(t *testing.T) {
 	const (
-		lines = 4000
+		lines = 6000
 		kills = 6
 		seed  = 20
 	)
 	random := rand.New(rand.NewPCG(seed, seed))
 	base := t.TempDir()
 	dir, input := filepath.Join(base, "data"), filepath.Join(base, "input")
-	value := func(i int) string { return fmt.Sprintf(`{"n":%d,"text":%q}`, i, strings.Repeat("v", i%3000)) }
+	value := func(i int) string { return fmt.Sprintf(`{"n":%d,"text":%q}`, i, strings.Repeat("v", i%1000)) }
 	var in strings.Builder
 	for i := 1; i <= lines; i++ {
 		in.WriteString(value(i) + "\n")
@@ -182,7 +182,7 @@ func TestLoadSurvivesKill(t *testing.T) {
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
-		after := 20*time.Millisecond + time.Duration(random.Int64N(int64(250*time.Millisecond)))
+		after := 15*time.Millisecond + time.Duration(random.Int64N(int64(130*time.Millisecond)))
 		timer := time.AfterFunc(after, func() { _ = c.Process.Kill() })
 		err := c.Wait()
 		timer.Stop()
