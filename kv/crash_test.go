@@ -25,7 +25,12 @@ const (
 func TestMain(m *testing.M) {
 	mode := os.Getenv(childMode)
 	if mode == "" {
-		os.Exit(m.Run())
+		code := m.Run()
+		if err := removeFilled(); err != nil {
+			fmt.Println(err)
+			code = max(code, 1)
+		}
+		os.Exit(code)
 	}
 	if err := child(mode, os.Getenv(childDir)); err != nil {
 		fmt.Println("failed:", err)
