@@ -20,7 +20,7 @@ func numbered(group, index, term uint64) string {
 // a read gives the entry that it names, with its term and its data, or says
 // that it is gone.
 func TestConcurrent(t *testing.T) {
-	w := mustOpen(t, t.TempDir(), raftlog.Options{SegmentBytes: 4 << 10, MaxOpenFiles: 2})
+	w := mustOpen(t, memory(t), raftlog.Options{SegmentBytes: 4 << 10, MaxOpenFiles: 2})
 	var stop atomic.Bool
 	var reads, misses atomic.Int64
 	var writers, readers, syncer sync.WaitGroup

@@ -80,7 +80,7 @@ func TestKill(t *testing.T) {
 			return n == 5 && err == nil
 		}
 		lines := bufio.NewReader(stdout)
-		for range 1 + r.IntN(300) {
+		for range 1 + r.IntN(100) {
 			line, err := lines.ReadString('\n')
 			if err != nil || !read(line) {
 				t.Fatalf("round %d: child said %q, %v", round, line, err)
