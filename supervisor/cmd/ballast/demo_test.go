@@ -29,7 +29,7 @@ func oddTree(t *testing.T) (root string, files map[string]string) {
 		"html.html":                 "<a href=\"x&y\">\u2028\u2029</a>\x00\x7f",
 		"replacement.txt":           "\ufffd is a character of its own",
 		"almost.txt":                "valid, but for the end \xe2\x82",
-		"long-line.json":            `{"a":"` + strings.Repeat("x", 3<<20) + `"}`,
+		"long-line.json":            `{"a":"` + strings.Repeat("x", 1<<20) + `"}`,
 		"ünïcode/日本語/файл 1.txt":    "текст\n",
 		"with \"quotes\" and\ttab":  "x",
 		"a/main.go":                 "// Comment.\n\npackage main\n\nfunc main() {}\n",
@@ -71,6 +71,9 @@ func TestDemo(t *testing.T) {
 		t.Error("the crashes on purpose are logged")
 	}
 	for name, content := range files {
+		if strings.HasPrefix(name, "many/") { // the demo has compared them
+			continue
+		}
 		if got := must(t, "get", "-content", dir, filePrefix+name); got != content {
 			t.Errorf("%q: %d bytes, want %d", name, len(got), len(content))
 		}

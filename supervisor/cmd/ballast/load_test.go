@@ -151,7 +151,7 @@ func TestLongLines(t *testing.T) {
 // again each time, and then wants every line once.
 func TestLoadSurvivesKill(t *testing.T) {
 	const (
-		lines = 6000
+		lines = 10000
 		kills = 6
 		seed  = 20
 	)
@@ -182,7 +182,7 @@ func TestLoadSurvivesKill(t *testing.T) {
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
-		after := 15*time.Millisecond + time.Duration(random.Int64N(int64(130*time.Millisecond)))
+		after := 15*time.Millisecond + time.Duration(random.Int64N(int64(250*time.Millisecond)))
 		timer := time.AfterFunc(after, func() { _ = c.Process.Kill() })
 		err := c.Wait()
 		timer.Stop()
