@@ -28,6 +28,8 @@ const (
 // once it is empty more may be put in.
 type stateWriter struct {
 	buf []byte
+	// off is how much of buf has been read.
+	off int
 	// large is the value of the last pair, if it is not worth copying.
 	large string
 	pairs uint64
@@ -83,13 +85,16 @@ func (w *stateWriter) buffered() int {
 	if w.large != "" {
 		return sliceBytes
 	}
-	return len(w.buf)
+	return len(w.buf) - w.off
 }
 
 // Read returns what was put in, 0 and nil if there is none at the moment, and
 // io.EOF after the end.
 func (w *stateWriter) Read(p []byte) (n int, err error) {
 	for n < len(p) {
+		if w.off == len(w.buf) {
+			w.buf, w.off = w.buf[:0], 0
+		}
 		if len(w.buf) == 0 && w.large == "" {
 			if w.finished {
 				if n == 0 {
@@ -105,12 +110,8 @@ func (w *stateWriter) Read(p []byte) (n int, err error) {
 		}
 		var m int
 		if len(w.buf) > 0 {
-			m = copy(p[n:], w.buf)
-			if m == len(w.buf) {
-				w.buf = w.buf[:0]
-			} else {
-				w.buf = w.buf[m:]
-			}
+			m = copy(p[n:], w.buf[w.off:])
+			w.off += m
 		} else {
 			m = copy(p[n:], w.large)
 			w.large = w.large[m:]
