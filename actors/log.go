@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -72,16 +73,34 @@ type logBehavior struct {
 	log   *Log
 	store raftlog.Store
 
-	pending  []*Request // staged and not durable, in the order of staging
-	syncing  bool
-	flushing bool // a look at the inbox is under way
-	seen     int  // len(pending) at the last look
+	pending []*Request // staged and not durable, in the order of staging
+	// full: the last sync that would have made the log grow was refused for
+	// lack of space. Changes that give space back then travel alone, because
+	// they may use the reserve; they wait in shrinking while a sync is under
+	// way.
+	full      bool
+	shrinking []*Request
+	syncing   bool
+	flushing  bool // a look at the inbox is under way
+	seen      int  // len(pending) at the last look
 }
 
 // staged is the Note of a request whose change has a position.
 type staged struct {
 	position uint64
+	change   bool           // false: there was nothing to do but to wait for it
 	reply    messages.Reply // when it is durable
+}
+
+// shrinks reports whether a command gives space back.
+func shrinks(c messages.Command) bool {
+	switch c := c.(type) {
+	case messages.TruncateFrom, messages.TruncateBefore, messages.ResetLog:
+		return true
+	case messages.SetStable:
+		return c.Value == nil
+	}
+	return false
 }
 
 func (b *logBehavior) Open() (err error) {
@@ -101,6 +120,23 @@ func (b *logBehavior) Message(any) {}
 func (b *logBehavior) Ready()      {}
 
 func (b *logBehavior) Handle(r *Request) {
+	if b.full {
+		switch grows := !shrinks(r.Command); r.Command.(type) {
+		case messages.Append, messages.TruncateFrom, messages.TruncateBefore, messages.ResetLog, messages.SetStable:
+			if grows && (b.syncing || len(b.pending) > 0) {
+				r.Fail(fmt.Errorf("%s: %T: the disk was full a moment ago: %w", b.host.PID().ID, r.Command, messages.ErrDiskFull))
+				return
+			}
+			if !grows && (b.syncing || len(b.pending) > 0) {
+				b.shrinking = append(b.shrinking, r)
+				return
+			}
+		}
+	}
+	b.handle(r)
+}
+
+func (b *logBehavior) handle(r *Request) {
 	switch c := r.Command.(type) {
 	case messages.Append:
 		position, err := b.store.Append(c.Group, c.Entries, c.HardState)
@@ -166,10 +202,11 @@ func (b *logBehavior) stage(r *Request, position uint64, reply messages.Reply, e
 		r.Fail(err)
 		return
 	}
-	if position == 0 { // there is nothing to do, but it may rest on what is staged
+	change := position != 0
+	if !change { // there is nothing to do, but it may rest on what is staged
 		position, _ = b.store.Staged()
 	}
-	r.Note = staged{position, reply}
+	r.Note = staged{position, change, reply}
 	b.pending = append(b.pending, r)
 	b.commit()
 }
@@ -214,32 +251,68 @@ func (b *logBehavior) sync() {
 	b.syncing = true
 	b.host.Run(logSyncLane, func() func() {
 		began := b.host.Now()
-		_, err := b.store.Sync()
+		changes, err := b.store.Sync()
 		took := b.host.Now().Sub(began)
-		return func() { b.synced(batch, took, err) }
+		return func() { b.synced(batch, took, changes, err) }
 	})
 }
 
-func (b *logBehavior) synced(batch []*Request, took time.Duration, err error) {
+func (b *logBehavior) synced(batch []*Request, took time.Duration, changes int, err error) {
 	b.syncing = false
-	if err != nil {
-		err = fmt.Errorf("%s: %w", b.host.PID().ID, err)
-		if b.store.Poisoned() {
-			b.host.Fail(err) // Resolve answers the batch and what was staged after it
-			return
-		}
-		// Nothing was written, and everything that was staged is dropped.
-		for _, r := range append(batch, b.pending...) {
-			r.Fail(err)
-		}
-		b.pending = nil
+	switch {
+	case err != nil && b.store.Poisoned():
+		// Resolve answers the batch and what was staged after it.
+		b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err))
 		return
+	case err != nil:
+		b.dropped(batch, changes, fmt.Errorf("%s: %w", b.host.PID().ID, err))
+	default:
+		b.count(batch, took)
+		for _, r := range batch {
+			if !shrinks(r.Command) {
+				b.full = false
+			}
+			r.Reply(b.bounded(r.Note.(staged).reply))
+		}
 	}
-	b.count(batch, took)
-	for _, r := range batch {
-		r.Reply(b.bounded(r.Note.(staged).reply))
+	if len(b.pending) == 0 {
+		shrinking := b.shrinking
+		b.shrinking = nil
+		for _, r := range shrinking {
+			b.handle(r)
+		}
 	}
 	b.commit()
+}
+
+// dropped sorts out what a full disk has dropped: the first changes of those
+// that were not durable, whether they had been staged before the sync was asked
+// for or before it began. What was staged after that is still staged. Nothing
+// was written, so those that give space back are tried again by themselves.
+func (b *logBehavior) dropped(batch []*Request, changes int, err error) {
+	b.full = true
+	all := append(batch, b.pending...)
+	mixed := slices.ContainsFunc(all, func(r *Request) bool { return !shrinks(r.Command) })
+	b.pending = nil
+	for _, r := range all {
+		note := r.Note.(staged)
+		switch {
+		case note.position <= b.store.Durable():
+			r.Reply(b.bounded(note.reply))
+			continue
+		case note.change && changes > 0:
+			changes--
+		case note.change || len(b.pending) > 0:
+			b.pending = append(b.pending, r)
+			continue
+		}
+		if mixed && shrinks(r.Command) {
+			r.Note = nil
+			b.shrinking = append(b.shrinking, r)
+		} else {
+			r.Fail(err)
+		}
+	}
 }
 
 // bounded completes a reply that tells where the log begins or ends now.

@@ -239,6 +239,57 @@ func TestLogSyncFailure(t *testing.T) {
 	}
 }
 
+// On a full disk appends are refused with nothing done, also those that wait
+// behind one another; truncations use the reserve, and reads go on.
+func TestLogDiskFull(t *testing.T) {
+	reserve := int64(0)
+	r := newActorRig(t, func(engine *actor.Engine, r *actorRig) (*actors.Host, error) {
+		l, err := actors.SpawnLog(engine, actors.LogConfig{
+			Config: actors.Config{Name: "test", ID: "log"},
+			Open: func() (raftlog.Store, error) {
+				return raftlog.Open(r.dir, raftlog.Options{Disk: r.disk, ReserveBytes: atomic.LoadInt64(&reserve)})
+			},
+		})
+		return l.Host, err
+	})
+	defer r.close()
+	must[messages.Appended](r, messages.Append{Entries: entries(1, "a", "b", "c", "d")})
+	atomic.StoreInt64(&reserve, 1<<60) // no disk has that much left
+	r.host.Crash(errors.New("to open it again"))
+
+	for round := range 3 {
+		release := r.disk.hold() // so that everything below shares a batch
+		first := make(chan error, 1)
+		go func() {
+			_, err := do[messages.Truncated](r, messages.TruncateFrom{Index: uint64(4 - round)})
+			first <- err
+		}()
+		for r.host.Status().Queued == 0 {
+		}
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				if _, err := do[messages.Appended](r, messages.Append{Entries: []messages.Entry{{Term: 9}}}); !errors.Is(err, messages.ErrDiskFull) {
+					t.Errorf("append: %v, want ErrDiskFull", err)
+				}
+			})
+			wg.Go(func() { must[messages.Compacted](r, messages.TruncateBefore{Index: 1}) })
+		}
+		wg.Go(func() { must[messages.EntryRead](r, messages.ReadEntry{Index: 1}) })
+		release()
+		wg.Wait()
+		if err := <-first; err != nil {
+			t.Errorf("truncate: %v", err)
+		}
+		if b := must[messages.BoundsRead](r, messages.ReadBounds{}).Bounds; b.Last != uint64(3-round) || b.LastTerm != 1 {
+			t.Errorf("round %d: %+v", round, b)
+		}
+	}
+	atomic.StoreInt64(&reserve, 0)
+	r.host.Crash(errors.New("there is room again"))
+	must[messages.Appended](r, messages.Append{Entries: entries(2, "e")})
+}
+
 func newKV(t *testing.T, replicated bool) *actorRig {
 	return newActorRig(t, func(engine *actor.Engine, r *actorRig) (*actors.Host, error) {
 		a, err := actors.SpawnKV(engine, actors.KVConfig{
