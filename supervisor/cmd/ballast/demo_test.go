@@ -166,3 +166,15 @@ func TestDemoFindsDifferences(t *testing.T) {
 		t.Errorf("a key too many: %v", err)
 	}
 }
+
+// TestDemoOfFewFiles runs the stages where some of them have no files at all.
+func TestDemoOfFewFiles(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	root := t.TempDir()
+	for n := range 9 {
+		writeFile(t, filepath.Join(root, string(rune('a'+n))), "content")
+		for range 3 {
+			must(t, "-quiet", "demo", "-from", root)
+		}
+	}
+}

@@ -13,14 +13,15 @@ import (
 
 // stages makes things happen while the demo writes:
 //
-//	settled   what                                      files handed out until then
-//	20 %      the log actor is crashed                  at most 40 %
-//	45 %      a snapshot begins                         at most 65 %
-//	75 %      the data actor is crashed, after that     at most 90 %
+//	settled   what                              files handed out until then
+//	20 %      the log actor is crashed          at most 40 %
+//	45 %      a snapshot begins                 at most 65 %
+//	          and ends                          at most 85 %
+//	75 %      the data actor is crashed         at most 95 %
 //
 // The bounds on the right keep a small tree from being through before anything
-// has happened; with a large one they never hold anybody up, unless the
-// snapshot takes longer than the rest of the files.
+// has happened; with a large one they hold nobody up, unless the snapshot takes
+// as long as 40 % of the files.
 type stages struct {
 	demo *demo
 
@@ -30,7 +31,7 @@ type stages struct {
 	up       map[string]chan time.Duration
 	events   []string
 
-	gates   [3]chan struct{}
+	gates   [4]chan struct{}
 	crashes []crashResult
 	shot    snapshotResult
 }
@@ -38,7 +39,15 @@ type stages struct {
 // The stages' shares, in percent.
 var (
 	stageAt = [3]int{20, 45, 75}
-	gateAt  = [3]int{40, 65, 90}
+	gateAt  = [4]int{logCrashed: 40, snapshotBegun: 65, snapshotTaken: 85, dataCrashed: 95}
+)
+
+// The gates.
+const (
+	logCrashed = iota
+	snapshotBegun
+	snapshotTaken
+	dataCrashed
 )
 
 func newStages(d *demo) *stages {
@@ -90,30 +99,59 @@ func (s *stages) share(percent int) int { return len(s.demo.files) * percent / 1
 // run takes the stages one after the other.
 func (s *stages) run(ctx context.Context) {
 	steps := [3]func(context.Context){
-		func(ctx context.Context) { s.crash(ctx, "log", s.gates[0]) },
+		func(ctx context.Context) { s.crash(ctx, "log", logCrashed) },
 		s.snapshot,
-		func(ctx context.Context) { s.crash(ctx, "kv", s.gates[2]) },
+		func(ctx context.Context) { s.crash(ctx, "kv", dataCrashed) },
 	}
 	for i, step := range steps {
 		select {
 		case <-s.demo.pool.reached(s.share(stageAt[i])):
-			step(ctx)
-		case <-ctx.Done():
 		case <-s.demo.pool.done:
-			if ctx.Err() == nil && s.err() == nil {
-				step(ctx)
-			}
+		case <-ctx.Done():
 		}
+		if ctx.Err() == nil && s.err() == nil {
+			step(ctx)
+		}
+	}
+	for gate := range s.gates {
+		s.open(gate)
+	}
+}
+
+// open lets the files behind a gate be handed out.
+func (s *stages) open(gate int) {
+	select {
+	case <-s.gates[gate]:
+	default:
+		close(s.gates[gate])
+	}
+}
+
+// answered waits until one more file is settled, if there are more before the
+// next gate: whoever opens that must not wait for what is behind it.
+func (s *stages) answered(ctx context.Context) {
+	settled := s.demo.pool.read().settled
+	for n, gate := range s.gates {
 		select {
-		case <-s.gates[i]:
+		case <-gate:
+			continue
 		default:
-			close(s.gates[i])
 		}
+		if settled >= s.share(gateAt[n]) {
+			return
+		}
+		break
+	}
+	select {
+	case <-s.demo.pool.reached(settled + 1):
+	case <-s.demo.pool.done:
+	case <-ctx.Done():
 	}
 }
 
 // crash fails an actor and waits until it is back.
-func (s *stages) crash(ctx context.Context, name string, gate chan struct{}) {
+func (s *stages) crash(ctx context.Context, name string, gate int) {
+	s.answered(ctx) // the clients are at work, also if they had to wait before
 	back := make(chan time.Duration, 1)
 	s.mu.Lock()
 	s.up["ballast/"+name] = back
@@ -126,7 +164,7 @@ func (s *stages) crash(ctx context.Context, name string, gate chan struct{}) {
 		return
 	}
 	s.say("crashed the %s actor on purpose, with %s under way", name, plural(r.InFlight, "proposal"))
-	close(gate)
+	s.open(gate)
 	t := time.NewTimer(giveUpAge)
 	defer t.Stop()
 	select {
@@ -138,12 +176,7 @@ func (s *stages) crash(ctx context.Context, name string, gate chan struct{}) {
 	case <-ctx.Done():
 	}
 	// What clients notice lasts until the first of them is answered again.
-	after := s.demo.pool.read().settled
-	select {
-	case <-s.demo.pool.reached(after + 1):
-	case <-s.demo.pool.done:
-	case <-ctx.Done():
-	}
+	s.answered(ctx)
 	r.Pause = duration(s.demo.pool.longestPause())
 	s.crashes = append(s.crashes, r)
 }
@@ -153,7 +186,8 @@ func (s *stages) snapshot(ctx context.Context) {
 	before := s.demo.pool.read().settled
 	began := time.Now()
 	s.say("taking a snapshot while writes go on")
-	close(s.gates[1])
+	s.open(snapshotBegun)
+	defer s.open(snapshotTaken)
 	r, err := ask[messages.SnapshotCreated](ctx, s.demo.service, s.demo.service.Supervisor, messages.CreateSnapshot{})
 	if err != nil {
 		if ctx.Err() == nil {
