@@ -44,13 +44,13 @@ type Config struct {
 func (c Config) Validate() error {
 	var errs []error
 	if c.Dir == "" {
-		errs = append(errs, fmt.Errorf("Config.Dir is empty: %w", messages.ErrInvalid))
+		errs = append(errs, fmt.Errorf("config: Dir is empty: %w", messages.ErrInvalid))
 	}
 	if strings.Contains(c.Name, "/") {
-		errs = append(errs, fmt.Errorf("Config.Name %q has a slash: %w", c.Name, messages.ErrInvalid))
+		errs = append(errs, fmt.Errorf("config: Name %q has a slash: %w", c.Name, messages.ErrInvalid))
 	}
 	if r := c.Retention; r.Keep < 0 || r.MaxAge < 0 || r.MaxBytes < 0 || r.DryRun {
-		errs = append(errs, fmt.Errorf("Config.Retention is negative or a dry run (%+v): %w", r, messages.ErrInvalid))
+		errs = append(errs, fmt.Errorf("config: Retention is negative or a dry run (%+v): %w", r, messages.ErrInvalid))
 	}
 	for _, part := range []struct {
 		name string
@@ -60,7 +60,7 @@ func (c Config) Validate() error {
 		{"Limits", c.Limits.Validate()}, {"Restart", c.Restart.Validate()},
 	} {
 		if part.err != nil {
-			errs = append(errs, fmt.Errorf("Config.%s: %w", part.name, part.err))
+			errs = append(errs, fmt.Errorf("config: %s: %w", part.name, part.err))
 		}
 	}
 	return errors.Join(errs...)

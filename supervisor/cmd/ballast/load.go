@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -150,10 +148,8 @@ func (l *loading) checkFlags(paths []string, lines bool) error {
 		}
 		return nil
 	}
-	if f, ok := l.app.in.(*os.File); ok && len(paths) == 0 {
-		if info, err := f.Stat(); err == nil && info.Mode()&fs.ModeCharDevice != 0 {
-			return badUsage(c, "load what? Name files or directories, or pipe JSON lines to standard input")
-		}
+	if len(paths) == 0 && terminalWidth(l.app.in) > 0 {
+		return badUsage(c, "load what? Name files or directories, or pipe JSON lines to standard input")
 	}
 	name := c.String("name")
 	switch {

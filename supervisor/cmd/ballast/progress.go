@@ -63,13 +63,26 @@ const plainInterval = 2 * time.Second
 
 func newConsole(w io.Writer) *console {
 	c := &console{w: w, now: time.Now}
-	if f, ok := w.(*os.File); ok {
-		if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil {
-			c.width = max(int(size.Col), 40)
-		}
-	}
+	c.width = terminalWidth(w)
 	c.wrote = c.now()
 	return c
+}
+
+// terminalWidth is the number of columns of a terminal, or zero for anything
+// else.
+func terminalWidth(stream any) int {
+	f, ok := stream.(*os.File)
+	if !ok {
+		return 0
+	}
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	switch {
+	case err != nil:
+		return 0
+	case size.Col == 0: // it does not know
+		return 80
+	}
+	return max(int(size.Col), 20)
 }
 
 // live reports whether the line can be redrawn.
