@@ -90,8 +90,8 @@ var (
 type CorruptError struct {
 	// Path is the damaged file.
 	Path string
-	// Offset is the first byte in Path that is known to be bad, or -1 if the
-	// damage has no position (a missing file).
+	// Offset is where in Path the damage begins, as closely as it can be told:
+	// everything before it is good. -1 if it has no position (a missing file).
 	Offset int64
 	// Index is the Raft index that the damage is at or near, or zero if there
 	// is none to name.

@@ -126,7 +126,8 @@ type LogStatistics struct {
 }
 
 // Status answers ReadStatus with the state of every actor and the positions of
-// one group.
+// one group. What an actor that is down would have said is zero; Err says what
+// those that are up could not say, and which snapshots are damaged.
 type Status struct {
 	Tag, Group uint64
 	Actors     []ActorStatus

@@ -1,6 +1,8 @@
 package supervisor
 
 import (
+	"errors"
+
 	"github.com/ballast-raft/ballast/actors"
 	"github.com/ballast-raft/ballast/messages"
 )
@@ -19,25 +21,37 @@ func (s *supervisor) status(r *actors.Request, c messages.ReadStatus) {
 			r.Reply(*st)
 		}
 	}
-	fail := func(err error) { st.Err = err; done() }
+	fail := func(err error) {
+		st.Err = errors.Join(st.Err, err)
+		done()
+	}
 	up := func(h *actors.Host) bool {
 		state := h.Status().State
 		return state == messages.StateServing || state == messages.StateRecovering
 	}
 	if up(s.parts.log.Host) {
 		waiting++
-		call(s, s.parts.log.PID(), messages.ReadBounds{Group: c.Group}, fail, func(m messages.BoundsRead) { st.Log = m.Bounds; done() })
+		call(s, s.parts.log.PID(), messages.ReadBounds{Group: c.Group}, fail, func(m messages.BoundsRead) {
+			st.Log = m.Bounds
+			fail(m.Err)
+		})
 	}
 	if up(s.parts.kv.Host) {
 		waiting++
 		call(s, s.parts.kv.PID(), messages.ReadApplied{Group: c.Group}, fail, func(m messages.AppliedRead) {
 			st.Applied, st.Keys = m.Index, m.Keys
-			done()
+			fail(m.Err)
 		})
 	}
 	if up(s.parts.snapshot.Host) {
 		waiting++
-		call(s, s.parts.snapshot.PID(), messages.ListSnapshots{Group: c.Group}, fail, func(m messages.SnapshotsListed) { st.Snapshots = m.Snapshots; done() })
+		call(s, s.parts.snapshot.PID(), messages.ListSnapshots{Group: c.Group}, fail, func(m messages.SnapshotsListed) {
+			st.Snapshots = m.Snapshots
+			for _, d := range m.Damaged {
+				m.Err = errors.Join(m.Err, d)
+			}
+			fail(m.Err)
+		})
 	}
 	done()
 }
