@@ -54,7 +54,9 @@ func SpawnKV(engine *actor.Engine, cfg KVConfig) (*KV, error) {
 		cfg.MaxViews = 64
 	}
 	cfg.New = func(h *Host) Behavior {
-		return &kvBehavior{host: h, cfg: cfg, leases: make(map[uint64]*lease)}
+		b := &kvBehavior{host: h, cfg: cfg}
+		b.leases = newLeases[*access](h, cfg.Lease, cfg.MaxViews, h.Fail)
+		return b
 	}
 	h, err := Spawn(engine, cfg.Config)
 	if err != nil {
@@ -74,27 +76,25 @@ type kvBehavior struct {
 	dirty   int        // bytes applied since the last background sync
 	syncBg  bool       // a background sync is under way
 
-	leases map[uint64]*lease
-	next   uint64
-	sweeps bool
+	leases *leases[*access]
 	// importing: a new state is being swapped in, and nothing may change the
 	// store. Changes wait in held.
 	importing bool
 	held      []*Request
 }
 
-// lease is a view or an import, given up when it has been idle for too long.
-type lease struct {
-	id       uint64
-	group    uint64
-	index    uint64 // of an import
-	term     uint64
+// access is a view or an import.
+type access struct {
+	lease
 	view     kv.View   // or
-	imported kv.Import // this
-	underWay int
-	used     time.Time
-	expired  bool // given up, kept for another lease so that its owner is told
+	imported kv.Import // this,
+	group    uint64    // into this group
+	index    uint64    // as of this index
+	term     uint64
 }
+
+func isView(a *access) bool   { return a.view != nil }
+func isImport(a *access) bool { return a.imported != nil }
 
 // applying is the Note of an Apply that has been handed to the store, writing
 // that of a direct write.
@@ -346,42 +346,8 @@ func (b *kvBehavior) read(r *Request) {
 	}
 }
 
-// add leases a view or an import.
-func (b *kvBehavior) add(l *lease) uint64 {
-	b.next++
-	l.id, l.used = b.host.Incarnation()<<32|b.next, b.host.Now()
-	b.leases[l.id] = l
-	b.sweep()
-	return l.id
-}
-
-// find returns what is leased under an id, for the view or the import it must
-// be.
-func (b *kvBehavior) find(r *Request, id uint64, view bool) *lease {
-	l := b.leases[id]
-	switch {
-	case l == nil || view != (l.view != nil):
-		r.Fail(fmt.Errorf("%s: %T %d: %w", b.host.PID().ID, r.Command, id, messages.ErrNotFound))
-	case l.expired:
-		r.Fail(fmt.Errorf("%s: %T %d: idle for %v: %w", b.host.PID().ID, r.Command, id, b.cfg.Lease, messages.ErrExpired))
-	default:
-		return l
-	}
-	return nil
-}
-
-// settle notes that one command of a lease is done. After an error it is gone.
-func (b *kvBehavior) settle(l *lease, err error) {
-	l.underWay--
-	l.used = b.host.Now()
-	if err != nil {
-		delete(b.leases, l.id)
-	}
-}
-
 func (b *kvBehavior) openView(r *Request, c messages.OpenView) {
-	if len(b.leases) >= b.cfg.MaxViews {
-		r.Fail(fmt.Errorf("%s: %d views are open: %w", b.host.PID().ID, len(b.leases), messages.ErrOverloaded))
+	if b.leases.full(r) {
 		return
 	}
 	v, err := b.store.OpenView(c.Group)
@@ -390,13 +356,14 @@ func (b *kvBehavior) openView(r *Request, c messages.OpenView) {
 		return
 	}
 	index, term := v.Index()
-	id := b.add(&lease{group: c.Group, view: v})
-	r.Reply(messages.ViewOpened{Tag: c.Tag, Group: c.Group, View: id, Index: index, Term: term})
+	a := &access{lease: lease{lane: kvExportLane, end: v.Close}, view: v}
+	b.leases.add(a)
+	r.Reply(messages.ViewOpened{Tag: c.Tag, Group: c.Group, View: a.id, Index: index, Term: term})
 }
 
 func (b *kvBehavior) exportChunk(r *Request, c messages.ExportChunk) {
-	l := b.find(r, c.View, true)
-	if l == nil {
+	a, ok := b.leases.find(r, c.View, isView)
+	if !ok {
 		return
 	}
 	size := c.MaxBytes
@@ -404,53 +371,48 @@ func (b *kvBehavior) exportChunk(r *Request, c messages.ExportChunk) {
 		size = defaultChunk
 	}
 	size = min(size, messages.MaxSnapshotChunk)
-	l.underWay++
+	a.underWay++
 	b.host.Run(kvExportLane, func() func() {
 		data := make([]byte, size)
-		n, err := io.ReadFull(l.view, data)
+		n, err := io.ReadFull(a.view, data)
 		eof := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 		if eof {
 			err = nil
 		}
 		if err != nil {
-			n, err = 0, errors.Join(err, l.view.Close())
+			n, err = 0, errors.Join(err, a.view.Close())
 		}
 		return func() {
-			b.settle(l, err)
+			b.leases.settle(a, err)
 			r.Reply(messages.ChunkExported{Tag: c.Tag, Group: c.Group, View: c.View, Data: data[:n], EOF: eof, Err: err})
 		}
 	})
 }
 
 func (b *kvBehavior) closeView(r *Request, c messages.CloseView) {
-	l := b.find(r, c.View, true)
-	if l == nil {
+	a, ok := b.leases.find(r, c.View, isView)
+	if !ok {
 		return
 	}
-	delete(b.leases, l.id)
-	b.host.Run(kvExportLane, func() func() {
-		err := l.view.Close()
-		return func() { r.Reply(messages.ViewClosed{Tag: c.Tag, Group: c.Group, Err: err}) }
-	})
+	b.leases.remove(a)
+	b.leases.giveUp(a, func(err error) { r.Reply(messages.ViewClosed{Tag: c.Tag, Group: c.Group, Err: err}) })
 }
 
 func (b *kvBehavior) beginImport(r *Request, c messages.BeginImport) {
-	for id, l := range b.leases {
+	for _, id := range sortedKeys(b.leases.all) {
+		a := b.leases.all[id]
 		switch {
-		case l.imported == nil || l.expired:
+		case a.imported == nil || a.expired:
 		case b.host.FromCoordinator(r):
 			// One that an earlier coordinator began and did not live to end
 			// (simulation seed 239).
-			delete(b.leases, id)
-			b.host.Run(kvImportLane, func() func() {
-				err := l.imported.Abort()
-				return func() {
-					if err != nil {
-						r.Fail(err)
-						return
-					}
-					b.Handle(r)
+			b.leases.remove(a)
+			b.leases.giveUp(a, func(err error) {
+				if err != nil {
+					r.Fail(err)
+					return
 				}
+				b.Handle(r)
 			})
 			return
 		default:
@@ -463,25 +425,26 @@ func (b *kvBehavior) beginImport(r *Request, c messages.BeginImport) {
 		r.Fail(err)
 		return
 	}
-	id := b.add(&lease{group: c.Group, index: c.Index, term: c.Term, imported: imp})
-	r.Reply(messages.ImportBegun{Tag: c.Tag, Group: c.Group, Import: id})
+	a := &access{lease: lease{lane: kvImportLane, end: imp.Abort}, imported: imp, group: c.Group, index: c.Index, term: c.Term}
+	b.leases.add(a)
+	r.Reply(messages.ImportBegun{Tag: c.Tag, Group: c.Group, Import: a.id})
 }
 
 func (b *kvBehavior) importChunk(r *Request, c messages.ImportChunk) {
-	l := b.find(r, c.Import, false)
-	if l == nil {
+	a, ok := b.leases.find(r, c.Import, isImport)
+	if !ok {
 		return
 	}
-	l.underWay++
+	a.underWay++
 	b.host.Run(kvImportLane, func() func() {
-		_, err := l.imported.Write(c.Data)
+		_, err := a.imported.Write(c.Data)
 		if err != nil {
-			err = errors.Join(err, l.imported.Abort())
+			err = errors.Join(err, a.imported.Abort())
 		}
 		return func() {
-			b.settle(l, err)
+			b.leases.settle(a, err)
 			r.Reply(messages.ChunkImported{Tag: c.Tag, Group: c.Group, Err: err})
-			if l.underWay == 0 {
+			if a.underWay == 0 {
 				b.release()
 			}
 		}
@@ -490,20 +453,20 @@ func (b *kvBehavior) importChunk(r *Request, c messages.ImportChunk) {
 
 // finishImport swaps the new state in. Changes wait meanwhile, reads do not.
 func (b *kvBehavior) finishImport(r *Request, c messages.FinishImport) {
-	l := b.find(r, c.Import, false)
-	if l == nil {
+	a, ok := b.leases.find(r, c.Import, isImport)
+	if !ok {
 		return
 	}
-	if b.syncing || b.importing || l.underWay > 0 {
+	if b.syncing || b.importing || a.underWay > 0 {
 		b.hold(r) // until what is under way is done
 		return
 	}
-	delete(b.leases, l.id)
+	b.leases.remove(a)
 	b.importing = true
-	r.Note = applying{l.group, l.index}
+	r.Note = applying{a.group, a.index}
 	// The sync lane, so that no sync is under way while the file is replaced.
 	b.host.Run(kvSyncLane, func() func() {
-		keys, err := l.imported.Finish()
+		keys, err := a.imported.Finish()
 		return func() {
 			b.importing = false
 			if b.failed(r, err) {
@@ -511,7 +474,7 @@ func (b *kvBehavior) finishImport(r *Request, c messages.FinishImport) {
 			}
 			reply := messages.Imported{Tag: c.Tag, Group: c.Group, Keys: keys, Err: err}
 			if err == nil {
-				reply.Index, reply.Term = l.index, l.term
+				reply.Index, reply.Term = a.index, a.term
 			}
 			r.Reply(reply)
 			b.release()
@@ -521,58 +484,12 @@ func (b *kvBehavior) finishImport(r *Request, c messages.FinishImport) {
 }
 
 func (b *kvBehavior) abortImport(r *Request, c messages.AbortImport) {
-	l := b.find(r, c.Import, false)
-	if l == nil {
+	a, ok := b.leases.find(r, c.Import, isImport)
+	if !ok {
 		return
 	}
-	delete(b.leases, l.id)
-	b.host.Run(kvImportLane, func() func() {
-		err := l.imported.Abort()
-		return func() { r.Reply(messages.ImportAborted{Tag: c.Tag, Group: c.Group, Err: err}) }
-	})
-}
-
-// sweep gives up the views and imports whose lease has run out.
-func (b *kvBehavior) sweep() {
-	if b.sweeps {
-		return
-	}
-	b.sweeps = true
-	b.host.After(b.cfg.Lease/2+time.Millisecond, func() {
-		b.sweeps = false
-		now := b.host.Now()
-		for _, id := range sortedKeys(b.leases) {
-			l := b.leases[id]
-			if l.underWay > 0 || now.Sub(l.used) < b.cfg.Lease {
-				continue
-			}
-			l.used = now
-			if l.expired {
-				delete(b.leases, id)
-				continue
-			}
-			l.expired = true
-			b.giveUp(l)
-		}
-		if len(b.leases) > 0 {
-			b.sweep()
-		}
-	})
-}
-
-func (b *kvBehavior) giveUp(l *lease) {
-	lane, end := kvExportLane, func() error { return l.view.Close() }
-	if l.imported != nil {
-		lane, end = kvImportLane, l.imported.Abort
-	}
-	b.host.Run(lane, func() func() {
-		err := end()
-		return func() {
-			if err != nil {
-				b.host.Fail(fmt.Errorf("%s: give up %d: %w", b.host.PID().ID, l.id, err))
-			}
-		}
-	})
+	b.leases.remove(a)
+	b.leases.giveUp(a, func(err error) { r.Reply(messages.ImportAborted{Tag: c.Tag, Group: c.Group, Err: err}) })
 }
 
 // Resolve: an Apply or an import has succeeded if the store has applied that

@@ -52,7 +52,11 @@ func SpawnSnapshot(engine *actor.Engine, cfg SnapshotConfig) (*Snapshot, error) 
 		cfg.MaxStreams = 64
 	}
 	cfg.New = func(h *Host) Behavior {
-		return &snapshotBehavior{host: h, cfg: cfg, streams: make(map[uint64]*stream)}
+		b := &snapshotBehavior{host: h, cfg: cfg}
+		b.streams = newLeases[*stream](h, cfg.Lease, cfg.MaxStreams, func(err error) {
+			h.Event(messages.ActorFailed{Actor: h.PID().ID, Err: err})
+		})
+		return b
 	}
 	h, err := Spawn(engine, cfg.Config)
 	if err != nil {
@@ -65,25 +69,22 @@ type snapshotBehavior struct {
 	host    *Host
 	cfg     SnapshotConfig
 	store   snapshot.Store
-	streams map[uint64]*stream
-	next    uint64
-	sweeps  bool
+	streams *leases[*stream]
 }
 
 // stream is one transfer. The actor owns all fields but writer and reader,
 // which belong to the stream's lane once it is open.
 type stream struct {
-	id       uint64
-	lane     int
-	saving   saving // of a stream that is written
-	writer   snapshot.Writer
-	reader   snapshot.Reader
-	seq      uint64 // of the last chunk accepted
-	underWay int
-	used     time.Time
-	write    bool // towards the disk
-	expired  bool // given up, kept for another lease so that its owner is told
+	lease
+	saving saving // of one that is written
+	writer snapshot.Writer
+	reader snapshot.Reader
+	seq    uint64 // of the last chunk accepted
+	write  bool   // towards the disk
 }
+
+func isWriter(s *stream) bool { return s.write }
+func isReader(s *stream) bool { return !s.write }
 
 // saving is the Note of a request that makes a snapshot: what to look for on
 // disk after a crash.
@@ -112,24 +113,26 @@ func (b *snapshotBehavior) Ready()      {}
 func (b *snapshotBehavior) Handle(r *Request) {
 	switch c := r.Command.(type) {
 	case messages.BeginSave:
-		b.begin(r, func() { b.beginSave(r, c) })
+		if !b.streams.full(r) {
+			b.beginSave(r, c)
+		}
 	case messages.OpenSnapshot:
-		b.begin(r, func() { b.openSnapshot(r, c) })
+		if !b.streams.full(r) {
+			b.openSnapshot(r, c)
+		}
 	case messages.SaveChunk:
 		b.saveChunk(r, c)
 	case messages.FinishSave:
 		b.finishSave(r, c)
 	case messages.AbortSave:
-		b.end(r, c.Stream, true, func(s *stream) (messages.Reply, error) {
-			err := s.writer.Abort()
-			return messages.SaveAborted{Tag: c.Tag, Group: c.Group, Err: err}, err
+		b.end(r, c.Stream, isWriter, func(err error) messages.Reply {
+			return messages.SaveAborted{Tag: c.Tag, Group: c.Group, Err: err}
 		})
 	case messages.ReadChunk:
 		b.readChunk(r, c)
 	case messages.CloseSnapshot:
-		b.end(r, c.Stream, false, func(s *stream) (messages.Reply, error) {
-			err := s.reader.Close()
-			return messages.SnapshotClosed{Tag: c.Tag, Group: c.Group, Err: err}, err
+		b.end(r, c.Stream, isReader, func(err error) messages.Reply {
+			return messages.SnapshotClosed{Tag: c.Tag, Group: c.Group, Err: err}
 		})
 	case messages.Save:
 		b.save(r, c)
@@ -170,42 +173,31 @@ func (b *snapshotBehavior) work(r *Request, f func() messages.Reply) {
 	})
 }
 
-// begin starts the work for a new stream if there may be one more.
-func (b *snapshotBehavior) begin(r *Request, f func()) {
-	if len(b.streams) >= b.cfg.MaxStreams {
-		r.Fail(fmt.Errorf("%s: %d streams are open: %w", b.host.PID().ID, len(b.streams), messages.ErrOverloaded))
-		return
-	}
-	f()
-}
-
-// add makes a stream. Streams are spread over the lanes but the first, which is
-// for everything else. Ids are never used again after a crash.
-func (b *snapshotBehavior) add() *stream {
-	b.next++
-	s := &stream{id: b.host.Incarnation()<<32 | b.next, lane: 1 + int(b.next)%b.cfg.Lanes, used: b.host.Now()}
+// add opens a stream. Streams are spread over the lanes but the first, which is
+// for everything else.
+func (b *snapshotBehavior) add(s *stream) *stream {
+	b.streams.add(s)
+	s.lane = 1 + int(s.id)%b.cfg.Lanes
 	s.underWay++ // until it is open
-	b.streams[s.id] = s
-	b.sweep()
 	return s
 }
 
 func (b *snapshotBehavior) beginSave(r *Request, c messages.BeginSave) {
-	s := b.add()
-	s.write = true
-	s.saving = saving{c.Group, c.Index, c.Term, b.host.Now()}
+	s := b.add(&stream{write: true, saving: saving{c.Group, c.Index, c.Term, b.host.Now()}})
+	s.end = func() error { return s.writer.Abort() }
 	b.host.Run(s.lane, func() func() {
 		w, err := b.store.Create(c.Group, c.Index, c.Term, c.Meta)
 		s.writer = w
 		return func() {
-			b.settle(s, err)
+			b.streams.settle(s, err)
 			r.Reply(messages.SaveBegun{Tag: c.Tag, Group: c.Group, Stream: s.id, Credit: b.cfg.Credit, Err: err})
 		}
 	})
 }
 
 func (b *snapshotBehavior) openSnapshot(r *Request, c messages.OpenSnapshot) {
-	s := b.add()
+	s := b.add(&stream{})
+	s.end = func() error { return s.reader.Close() }
 	b.host.Run(s.lane, func() func() {
 		id, err := c.ID, error(nil)
 		var damaged []*messages.CorruptError
@@ -225,39 +217,15 @@ func (b *snapshotBehavior) openSnapshot(r *Request, c messages.OpenSnapshot) {
 			for _, d := range damaged {
 				b.host.Event(messages.DamageFound{Actor: b.host.PID().ID, Err: d})
 			}
-			b.settle(s, err)
+			b.streams.settle(s, err)
 			r.Reply(messages.SnapshotOpened{Tag: c.Tag, Group: c.Group, Stream: s.id, Info: info, Err: err})
 		}
 	})
 }
 
-// settle notes that one command of a stream is done. After an error the stream
-// is gone.
-func (b *snapshotBehavior) settle(s *stream, err error) {
-	s.underWay--
-	s.used = b.host.Now()
-	if err != nil {
-		delete(b.streams, s.id)
-	}
-}
-
-// find returns an open stream of the right direction.
-func (b *snapshotBehavior) find(r *Request, id uint64, write bool) *stream {
-	s := b.streams[id]
-	switch {
-	case s == nil || write != s.write:
-		r.Fail(fmt.Errorf("%s: stream %d: %w", b.host.PID().ID, id, messages.ErrNotFound))
-	case s.expired:
-		r.Fail(fmt.Errorf("%s: stream %d was idle for %v: %w", b.host.PID().ID, id, b.cfg.Lease, messages.ErrExpired))
-	default:
-		return s
-	}
-	return nil
-}
-
 func (b *snapshotBehavior) saveChunk(r *Request, c messages.SaveChunk) {
-	s := b.find(r, c.Stream, true)
-	if s == nil {
+	s, ok := b.streams.find(r, c.Stream, isWriter)
+	if !ok {
 		return
 	}
 	var err error
@@ -279,19 +247,19 @@ func (b *snapshotBehavior) saveChunk(r *Request, c messages.SaveChunk) {
 			err = errors.Join(err, s.writer.Abort())
 		}
 		return func() {
-			b.settle(s, err)
+			b.streams.settle(s, err)
 			r.Reply(messages.ChunkSaved{Tag: c.Tag, Group: c.Group, Stream: s.id, Seq: c.Seq, Err: err})
 		}
 	})
 }
 
 func (b *snapshotBehavior) finishSave(r *Request, c messages.FinishSave) {
-	s := b.find(r, c.Stream, true)
-	if s == nil {
+	s, ok := b.streams.find(r, c.Stream, isWriter)
+	if !ok {
 		return
 	}
 	r.Note = s.saving
-	delete(b.streams, s.id)
+	b.streams.remove(s)
 	b.host.Run(s.lane, func() func() {
 		info, err := s.writer.Finish()
 		return func() {
@@ -300,21 +268,19 @@ func (b *snapshotBehavior) finishSave(r *Request, c messages.FinishSave) {
 	})
 }
 
-func (b *snapshotBehavior) end(r *Request, id uint64, write bool, f func(*stream) (messages.Reply, error)) {
-	s := b.find(r, id, write)
-	if s == nil {
+// end gives a stream up on request.
+func (b *snapshotBehavior) end(r *Request, id uint64, right func(*stream) bool, reply func(error) messages.Reply) {
+	s, ok := b.streams.find(r, id, right)
+	if !ok {
 		return
 	}
-	delete(b.streams, s.id)
-	b.host.Run(s.lane, func() func() {
-		reply, _ := f(s) // the reply carries the error
-		return func() { r.Reply(reply) }
-	})
+	b.streams.remove(s)
+	b.streams.giveUp(s, func(err error) { r.Reply(reply(err)) })
 }
 
 func (b *snapshotBehavior) readChunk(r *Request, c messages.ReadChunk) {
-	s := b.find(r, c.Stream, false)
-	if s == nil {
+	s, ok := b.streams.find(r, c.Stream, isReader)
+	if !ok {
 		return
 	}
 	if s.underWay >= b.cfg.Credit {
@@ -338,7 +304,7 @@ func (b *snapshotBehavior) readChunk(r *Request, c messages.ReadChunk) {
 			n, err = 0, errors.Join(err, s.reader.Close())
 		}
 		return func() {
-			b.settle(s, err)
+			b.streams.settle(s, err)
 			r.Reply(messages.ChunkRead{Tag: c.Tag, Group: c.Group, Stream: s.id, Data: data[:n], EOF: eof, Err: err})
 		}
 	})
@@ -365,46 +331,6 @@ func (b *snapshotBehavior) save(r *Request, c messages.Save) {
 			return w.Finish()
 		}()
 		return messages.Saved{Tag: c.Tag, Group: c.Group, Info: info, Err: err}
-	})
-}
-
-// sweep gives up the streams whose lease has run out.
-func (b *snapshotBehavior) sweep() {
-	if b.sweeps {
-		return
-	}
-	b.sweeps = true
-	b.host.After(b.cfg.Lease/2+time.Millisecond, func() {
-		b.sweeps = false
-		now := b.host.Now()
-		for _, id := range sortedKeys(b.streams) {
-			s := b.streams[id]
-			if s.underWay > 0 || now.Sub(s.used) < b.cfg.Lease {
-				continue
-			}
-			s.used = now
-			if s.expired {
-				delete(b.streams, id)
-				continue
-			}
-			s.expired = true
-			b.host.Run(s.lane, func() func() {
-				var err error
-				if s.write {
-					err = s.writer.Abort()
-				} else {
-					err = s.reader.Close()
-				}
-				return func() {
-					if err != nil {
-						b.host.Event(messages.DamageFound{Actor: b.host.PID().ID, Err: fmt.Errorf("give up stream %d: %w", s.id, err)})
-					}
-				}
-			})
-		}
-		if len(b.streams) > 0 {
-			b.sweep()
-		}
 	})
 }
 
