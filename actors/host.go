@@ -404,10 +404,13 @@ func (h *Host) open() {
 }
 
 func (h *Host) openDone(err error) {
-	select {
-	case h.firstOpen <- err:
-	default:
-	}
+	// Last of all, so that whoever waits for it does not run beside the rest.
+	defer func() {
+		select {
+		case h.firstOpen <- err:
+		default:
+		}
+	}()
 	if err != nil {
 		h.behavior = nil // there is nothing to close
 		h.fail(fmt.Errorf("open %s: %w", h.box.pid.ID, err))

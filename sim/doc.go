@@ -12,6 +12,8 @@
 //		…
 //	})
 //
+// The driver asks with Ask of this package, which goes through the World.
+//
 // A World fails a run in which nothing can happen any more: a lost reply or a
 // deadlock ends the run at once, and does not hang it.
 //

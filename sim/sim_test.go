@@ -208,19 +208,17 @@ func begin(t *testing.T, w *sim.World, h *history, n int, dir string) *life {
 
 // check compares what the service has with what it should have.
 func (l *life) check() {
-	asker := l.storage.Asker()
-	ctx := context.Background()
 	// A status waits for nobody; these wait for actors that are just down.
 	for _, x := range []struct {
 		pid *actor.PID
 		c   messages.Command
 	}{{l.storage.KV, messages.ReadApplied{}}, {l.storage.Log, messages.ReadBounds{}}, {l.storage.Snapshot, messages.ListSnapshots{}}} {
-		if _, err := actors.Ask[messages.Reply](ctx, asker, x.pid, x.c); err != nil {
+		if _, err := sim.Ask[messages.Reply](l.w, x.pid, x.c); err != nil {
 			l.w.Fail("life %d: %T: %v", l.n, x.c, err)
 			return
 		}
 	}
-	st, err := actors.Ask[messages.Status](ctx, asker, l.storage.Supervisor, messages.ReadStatus{})
+	st, err := sim.Ask[messages.Status](l.w, l.storage.Supervisor, messages.ReadStatus{})
 	if err != nil {
 		l.w.Fail("life %d: status: %v", l.n, err)
 		return
@@ -242,7 +240,7 @@ func (l *life) check() {
 		fold(want, e)
 	}
 	got := map[string]string{}
-	s, err := actors.Ask[messages.Scanned](ctx, asker, l.storage.KV, messages.Scan{})
+	s, err := sim.Ask[messages.Scanned](l.w, l.storage.KV, messages.Scan{})
 	if err != nil {
 		l.w.Fail("life %d: scan: %v", l.n, err)
 		return
@@ -256,9 +254,9 @@ func (l *life) check() {
 	var b messages.BoundsRead
 	var es messages.RangeRead
 	for { // a snapshot that is still being taken may compact the log in between
-		b, err = actors.Ask[messages.BoundsRead](ctx, asker, l.storage.Log, messages.ReadBounds{})
+		b, err = sim.Ask[messages.BoundsRead](l.w, l.storage.Log, messages.ReadBounds{})
 		if err == nil {
-			es, err = actors.Ask[messages.RangeRead](ctx, asker, l.storage.Log, messages.ReadRange{From: b.Bounds.First, To: b.Bounds.Last + 1, MaxBytes: 1 << 30})
+			es, err = sim.Ask[messages.RangeRead](l.w, l.storage.Log, messages.ReadRange{From: b.Bounds.First, To: b.Bounds.Last + 1, MaxBytes: 1 << 30})
 		}
 		if !errors.Is(err, messages.ErrCompacted) {
 			break

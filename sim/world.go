@@ -62,6 +62,7 @@ type World struct {
 	gates  []*gate
 	timers []*timer
 	seq    uint64
+	asked  uint64
 	frozen []string
 
 	steps  int
