@@ -47,7 +47,18 @@ func NewAsker(engine *actor.Engine) *Asker {
 
 // Close takes the asker out of the engine. Calls that are under way end with
 // their contexts.
-func (a *Asker) Close() { a.engine.Registry.Remove(a.pid) }
+func (a *Asker) Close() {
+	a.engine.Registry.Remove(a.pid)
+	for i := range a.shards {
+		s := &a.shards[i]
+		s.mu.Lock()
+		for _, ch := range s.waiting {
+			close(ch)
+		}
+		s.waiting = nil
+		s.mu.Unlock()
+	}
+}
 
 // PID, Start, Invoke, Shutdown and Send implement hollywood's Processer.
 func (a *Asker) PID() *actor.PID { return a.pid }
@@ -95,11 +106,18 @@ func Ask[R messages.Reply](ctx context.Context, a *Asker, pid *actor.PID, c mess
 	ch := make(chan messages.Reply, 1)
 	s := &a.shards[tag%askShards]
 	s.mu.Lock()
+	if s.waiting == nil {
+		s.mu.Unlock()
+		return none, fmt.Errorf("ask %v: the asker is closed: %w", pid, messages.ErrStopped)
+	}
 	s.waiting[tag] = ch
 	s.mu.Unlock()
 	a.engine.SendWithSender(pid, c.WithTag(tag), a.pid)
 	select {
-	case r := <-ch:
+	case r, open := <-ch:
+		if !open {
+			return none, fmt.Errorf("ask %v: %T: the asker was closed: %w", pid, c, messages.ErrInDoubt)
+		}
 		reply, ok := r.(R)
 		if !ok {
 			return none, fmt.Errorf("ask %v: %T is answered by %T, not %T: %w", pid, c, r, none, messages.ErrInvalid)

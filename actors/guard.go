@@ -25,6 +25,10 @@ func (h *Host) Receive(c *actor.Context) {
 			return
 		}
 		if m.err != nil {
+			select { // Open has panicked
+			case h.firstOpen <- m.err:
+			default:
+			}
 			h.fail(m.err)
 		} else if m.done != nil {
 			m.done()
@@ -39,9 +43,12 @@ func (h *Host) Receive(c *actor.Context) {
 			h.flush()
 		}
 	case hold:
-		if h.state == messages.StateServing {
+		switch h.state {
+		case messages.StateServing:
 			h.enter(messages.StateRecovering, nil)
-		} else if h.state == messages.StateRecovering {
+		case messages.StateUnavailable:
+			h.notify(h.cause)
+		default: // Recovering: tell again. Otherwise Recovering will follow.
 			h.notify(nil)
 		}
 	case crash:
@@ -66,6 +73,7 @@ func (h *Host) Receive(c *actor.Context) {
 // the process. Requests that were admitted before there was a process, or lost
 // with the inbox of the old one, are received now.
 func (h *Host) started() {
+	h.draining = h.draining || h.box.closed.Load() // Stop's message may have been lost with the inbox
 	if h.incarnation == 0 {
 		h.open()
 	} else {
@@ -81,6 +89,7 @@ func (h *Host) started() {
 func (h *Host) poisoned() {
 	select {
 	case <-h.stopped:
+		close(h.ended)
 	default:
 		// Not from here: hollywood is inside this process's clean-up.
 		h.env.After(0, h.respawn)
@@ -106,15 +115,21 @@ func (h *Host) receive(r *Request) {
 	case messages.StateStopped:
 		r.Fail(fmt.Errorf("%s: %w", h.box.pid.ID, messages.ErrStopped))
 	default:
+		if h.cfg.Recover && h.cause != nil && h.FromCoordinator(r) {
+			// Of a flow that this failure has ended. It must not be carried out
+			// in the middle of the recovery, or after it.
+			r.Fail(fmt.Errorf("%s: %w: %w", h.box.pid.ID, messages.ErrCrashed, h.cause))
+			return
+		}
 		h.waiting = append(h.waiting, r)
 	}
 }
 
 func (h *Host) dispatch(r *Request) {
-	if r.Answered() {
+	if !r.begin() {
 		return
 	}
-	r.dispatched, r.incarnation = true, h.incarnation
+	r.incarnation = h.incarnation
 	h.behavior.Handle(r)
 }
 
@@ -184,13 +199,20 @@ func (h *Host) openDone(err error) {
 	h.opened = true
 	h.behavior.Ready()
 	for _, r := range h.box.underWay() {
-		if r.dispatched && r.incarnation < h.incarnation && !r.Answered() {
+		if r.begun() && r.incarnation < h.incarnation && !r.Answered() {
+			if r.resolved++; r.resolved > maxResolved { // it may be what fails the actor
+				r.Fail(fmt.Errorf("%s: under way in %d failures: %w: %w", h.box.pid.ID, r.resolved, messages.ErrInDoubt, h.cause))
+				continue
+			}
 			r.kept = false
 			h.behavior.Resolve(r, h.cause)
 			if r.kept {
 				r.incarnation = h.incarnation
 			} else if !r.Answered() {
 				r.Fail(fmt.Errorf("%s: %w: %w", h.box.pid.ID, messages.ErrInDoubt, h.cause))
+			}
+			if !h.opened {
+				return // it has failed again
 			}
 		}
 	}
@@ -266,11 +288,15 @@ func (h *Host) down(err error, lost bool) {
 	}
 	if h.draining {
 		h.giveUp()
-		h.finish()
+		h.finishAfter(nil)
 		return
 	}
 	h.After(wait, h.open)
 }
+
+// maxResolved is how many failures a request may survive before it is taken
+// for their cause.
+const maxResolved = 3
 
 // giveUp makes the actor unavailable: nothing waits for it any longer.
 func (h *Host) giveUp() {
@@ -280,7 +306,7 @@ func (h *Host) giveUp() {
 	h.waiting = nil
 	for _, r := range h.box.underWay() {
 		switch {
-		case r.dispatched:
+		case r.begun():
 			r.Fail(fmt.Errorf("%s: %w: %w", h.box.pid.ID, messages.ErrInDoubt, h.cause))
 		case r.received:
 			r.Fail(err)

@@ -75,6 +75,7 @@ type Host struct {
 	lanes     []*actor.PID
 	firstOpen chan error // the outcome of the first Open
 	stopped   chan struct{}
+	ended     chan struct{} // the process has ended, after stopped
 
 	// The fields below belong to the actor.
 	state       messages.ActorState
@@ -122,6 +123,7 @@ func Spawn(engine *actor.Engine, cfg Config) (*Host, error) {
 		box:       newMailbox(engine, cfg.Name, cfg.ID, cfg.Limits),
 		firstOpen: make(chan error, 1),
 		stopped:   make(chan struct{}),
+		ended:     make(chan struct{}),
 		state:     messages.StateOpening,
 	}
 	h.box.exempt = cfg.Coordinator

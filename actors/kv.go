@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/anthdm/hollywood/actor"
@@ -34,13 +35,31 @@ type KVConfig struct {
 
 // KV is a running application-data actor: it answers Apply, Get, MultiGet, Put,
 // Delete, CompareAndSwap, Scan, CreateIndex, DropIndex, ListIndexes,
-// QueryIndex, ReadApplied, OpenView, ExportChunk, CloseView, BeginImport,
+// QueryIndex, ReadApplied, ListGroups, OpenView, ExportChunk, CloseView, BeginImport,
 // ImportChunk, FinishImport and AbortImport.
 //
 // Direct writes are committed in groups: those that arrive while a sync is
 // under way share the next one, and a read that would see a write whose sync is
 // under way waits for it, so that nobody sees what a crash could take back.
-type KV struct{ *Host }
+type KV struct {
+	*Host
+	mu      sync.Mutex
+	reached map[uint64]uint64
+}
+
+// Reached is the highest index that was applied to a group since the actor was
+// spawned, whatever the store had kept of it when it was opened again.
+func (k *KV) Reached(group uint64) uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.reached[group]
+}
+
+func (k *KV) reach(group, index uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.reached[group] = index
+}
 
 // SpawnKV starts an application-data actor.
 func SpawnKV(engine *actor.Engine, cfg KVConfig) (*KV, error) {
@@ -53,8 +72,9 @@ func SpawnKV(engine *actor.Engine, cfg KVConfig) (*KV, error) {
 	if cfg.MaxViews == 0 {
 		cfg.MaxViews = 64
 	}
+	k := &KV{reached: make(map[uint64]uint64)}
 	cfg.New = func(h *Host) Behavior {
-		b := &kvBehavior{host: h, cfg: cfg}
+		b := &kvBehavior{host: h, cfg: cfg, kv: k}
 		b.leases = newLeases[*access](h, cfg.Lease, cfg.MaxViews, h.Fail)
 		return b
 	}
@@ -62,11 +82,13 @@ func SpawnKV(engine *actor.Engine, cfg KVConfig) (*KV, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &KV{h}, nil
+	k.Host = h
+	return k, nil
 }
 
 type kvBehavior struct {
 	host  *Host
+	kv    *KV
 	cfg   KVConfig
 	store kv.Store
 
@@ -134,9 +156,13 @@ func (b *kvBehavior) Handle(r *Request) {
 		b.apply(r, c)
 	case messages.Put, messages.Delete, messages.CompareAndSwap, messages.CreateIndex, messages.DropIndex:
 		b.write(r)
-	case messages.Get, messages.MultiGet, messages.Scan, messages.QueryIndex, messages.ListIndexes, messages.ReadApplied:
+	case messages.Get, messages.MultiGet, messages.Scan, messages.QueryIndex, messages.ListIndexes, messages.ReadApplied, messages.ListGroups:
 		if b.syncing {
 			b.reads = append(b.reads, r)
+			return
+		}
+		if _, ok := r.Command.(messages.ListGroups); ok && b.importing && b.host.FromCoordinator(r) {
+			b.hold(r) // a recovery begins with it: an import of an earlier coordinator must be over
 			return
 		}
 		b.read(r)
@@ -191,6 +217,7 @@ func (b *kvBehavior) apply(r *Request, c messages.Apply) {
 	if b.failed(r, err) {
 		return
 	}
+	b.kv.reach(c.Group, max(index, b.kv.Reached(c.Group)))
 	r.Reply(messages.Applied{Tag: c.Tag, Group: c.Group, Index: index, Term: term, Results: results, Err: err})
 	b.dirty += c.Bytes()
 	if b.dirty >= b.cfg.SyncEvery {
@@ -340,6 +367,8 @@ func (b *kvBehavior) read(r *Request) {
 		r.Reply(messages.IndexQueried{Tag: c.Tag, Group: c.Group, Pairs: pairs, Next: next, Err: err})
 	case messages.ListIndexes:
 		r.Reply(messages.IndexesListed{Tag: c.Tag, Group: c.Group, Definitions: b.store.Indexes(c.Group)})
+	case messages.ListGroups:
+		r.Reply(messages.GroupsListed{Tag: c.Tag, Group: c.Group, Groups: b.store.Groups()})
 	case messages.ReadApplied:
 		index, term := b.store.Applied(c.Group)
 		r.Reply(messages.AppliedRead{Tag: c.Tag, Group: c.Group, Index: index, Term: term, Keys: b.store.Keys(c.Group)})
@@ -475,6 +504,7 @@ func (b *kvBehavior) finishImport(r *Request, c messages.FinishImport) {
 			reply := messages.Imported{Tag: c.Tag, Group: c.Group, Keys: keys, Err: err}
 			if err == nil {
 				reply.Index, reply.Term = a.index, a.term
+				b.kv.reach(a.group, a.index)
 			}
 			r.Reply(reply)
 			b.release()

@@ -75,8 +75,12 @@ func newMailbox(engine *actor.Engine, kind, id string, limits Limits) *Mailbox {
 	return m
 }
 
-// probe asks a process whether it is a mailbox that has been stopped.
-type probe struct{ stopped bool }
+// probe asks a process whether it is a mailbox, which, and whether it has been
+// stopped. A mailbox answers within Send.
+type probe struct {
+	box     *Mailbox
+	stopped bool
+}
 
 // register makes the mailbox reachable under its pid, once start has made a
 // process to forward to. A stopped mailbox of the same name is replaced; any
@@ -84,13 +88,18 @@ type probe struct{ stopped bool }
 func (m *Mailbox) register(kind, id string, start func()) error {
 	if old := m.engine.Registry.GetPID(kind, id); old != nil {
 		p := &probe{}
-		m.engine.Send(old, p) // a mailbox answers within Send
+		m.engine.Send(old, p)
 		if !p.stopped {
 			return fmt.Errorf("actors: spawn %s: the name is taken: %w", m.pid, messages.ErrConflict)
 		}
 		m.engine.Registry.Remove(old)
 	}
 	m.engine.SpawnProc(m)
+	// Of two at the same time one wins, and the other is told nothing.
+	p := &probe{}
+	if m.engine.Send(m.pid, p); p.box != m {
+		return fmt.Errorf("actors: spawn %s: the name is taken: %w", m.pid, messages.ErrConflict)
+	}
 	start()
 	return nil
 }
@@ -110,6 +119,7 @@ func (m *Mailbox) Send(_ *actor.PID, msg any, sender *actor.PID) {
 	case messages.Command:
 		m.admit(msg, sender)
 	case *probe:
+		msg.box = m
 		msg.stopped = m.closed.Load() && m.target.Load() == nil
 	default:
 		if to := m.target.Load(); to != nil {
@@ -208,10 +218,13 @@ type Request struct {
 	prev, next *Request
 	bytes      int64
 	answered   atomic.Bool
-	// received, dispatched, kept and incarnation belong to the host.
-	received, dispatched bool
-	kept                 bool
-	incarnation          uint64
+	// claimed: it was dispatched, or Stop has refused it; whoever comes first.
+	claimed atomic.Bool
+	// received, kept, incarnation and resolved belong to the host.
+	received    bool
+	kept        bool
+	incarnation uint64
+	resolved    int
 }
 
 // Reply answers the request.
@@ -221,6 +234,11 @@ func (r *Request) Reply(reply messages.Reply) {
 		r.box.answer(r.Sender, reply)
 	}
 }
+
+// begin claims the request. It reports false if it was claimed before.
+func (r *Request) begin() bool { return !r.Answered() && r.claimed.CompareAndSwap(false, true) }
+
+func (r *Request) begun() bool { return r.claimed.Load() }
 
 // Fail answers the request with an error.
 func (r *Request) Fail(err error) { r.Reply(r.Command.Refuse(err)) }

@@ -26,7 +26,7 @@ func (h *Host) Stop(ctx context.Context) error {
 	case <-ctx.Done():
 		err = fmt.Errorf("actors: stop %s: %w", h.box.pid.ID, ctx.Err())
 		for _, r := range h.box.underWay() {
-			if r.dispatched {
+			if !r.begin() {
 				r.Fail(fmt.Errorf("%s: %w: %w", h.box.pid.ID, messages.ErrInDoubt, err))
 			} else {
 				r.Fail(fmt.Errorf("%s: %w", h.box.pid.ID, messages.ErrStopped))
@@ -35,23 +35,42 @@ func (h *Host) Stop(ctx context.Context) error {
 		select { // the answers have made it idle, unless the disk hangs
 		case <-h.stopped:
 		case <-time.After(stopGrace):
+			go func() { // for as long as it hangs
+				<-h.stopped
+				if err := h.reap(); err != nil {
+					h.Event(messages.ActorFailed{Actor: h.box.pid.ID, Err: err})
+				}
+			}()
 			return err
 		}
 	}
-	// From here nothing is sent to these processes, so hollywood's pill is the
-	// last message of each.
-	target := h.box.target.Swap(nil)
-	for _, pid := range append([]*actor.PID{target}, h.lanes...) {
-		select {
-		case <-h.engine.Poison(pid).Done():
-		case <-time.After(stopGrace):
-			return errors.Join(err, fmt.Errorf("actors: stop %s: %v does not end", h.box.pid.ID, pid))
-		}
-	}
-	return err
+	return errors.Join(err, h.reap())
 }
 
-// Stopped reports whether the actor has ended and its store is closed.
+// reap ends the processes, which have nothing left to do. Each gets hollywood's
+// pill as its last message. If somebody else has sent one as well, hollywood
+// reports only one of them as done, so the process itself tells, too.
+func (h *Host) reap() error {
+	target := h.box.target.Swap(nil)
+	for _, pid := range append([]*actor.PID{target}, h.lanes...) {
+		ended := h.ended
+		if pid != target {
+			ended = nil
+		}
+		select {
+		case <-h.engine.Poison(pid).Done():
+		case <-ended:
+		case <-time.After(stopGrace):
+			return fmt.Errorf("actors: stop %s: %v does not end", h.box.pid.ID, pid)
+		}
+	}
+	return nil
+}
+
+// Done is closed when the actor has ended and its store is closed.
+func (h *Host) Done() <-chan struct{} { return h.stopped }
+
+// Stopped reports whether Done is closed.
 func (h *Host) Stopped() bool {
 	select {
 	case <-h.stopped:
@@ -80,8 +99,10 @@ func (h *Host) drain() {
 	case messages.StateOpening: // openDone goes on
 	default: // down: nothing will be served any more
 		h.incarnation++
+		b := h.behavior // not nil if it is being opened once more
+		h.behavior = nil
 		h.giveUp()
-		h.finish()
+		h.finishAfter(b)
 	}
 }
 
@@ -96,6 +117,23 @@ func (h *Host) closeIfIdle() {
 	b := h.behavior
 	h.Run(0, func() func() {
 		err := b.Close()
+		return func() {
+			if err != nil {
+				h.Event(messages.ActorFailed{Actor: h.box.pid.ID, Err: fmt.Errorf("close: %w", err)})
+			}
+			h.finish()
+		}
+	})
+}
+
+// finishAfter ends the actor once the first lane has come to an end: whatever
+// an old Behavior still has in the disk is over then, and its files are closed.
+func (h *Host) finishAfter(b Behavior) {
+	h.Run(0, func() func() {
+		var err error
+		if b != nil {
+			err = b.Close()
+		}
 		return func() {
 			if err != nil {
 				h.Event(messages.ActorFailed{Actor: h.box.pid.ID, Err: fmt.Errorf("close: %w", err)})

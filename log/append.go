@@ -97,7 +97,12 @@ func (w *WAL) Append(group uint64, entries []messages.Entry, hs *messages.HardSt
 	}
 	ch := change{kind: kindAppend, group: group, index: first}
 	if hs != nil {
-		ch.hasHard, ch.hard = true, *hs
+		h := *hs
+		if h.Term == c.hard.Term && h.Vote == 0 {
+			h.Vote = c.hard.Vote // a vote is never taken back within its term
+		}
+		hs = &h
+		ch.hasHard, ch.hard = true, h
 	}
 	refs := w.encode(&ch, entries)
 	if len(w.scratch) > w.options.MaxAppendBytes {

@@ -11,7 +11,8 @@ type Append struct {
 	// Entries to add, in order. Owned by the receiver once sent.
 	Entries []Entry
 	// HardState replaces the group's hard state if it is not nil. It may not
-	// go back to an earlier term.
+	// go back to an earlier term, and a zero Vote in the same term keeps the
+	// vote there is: votes are never taken back (Raft §5.2).
 	HardState *HardState
 }
 
@@ -133,7 +134,8 @@ type BoundsRead struct {
 	Err        error
 }
 
-// ListGroups asks for every group that the log knows. Its Group is ignored.
+// ListGroups asks the log, or the application data, for every group that it
+// knows. Its Group is ignored.
 type ListGroups struct {
 	Tag, Group uint64
 }

@@ -223,6 +223,14 @@ func (l *life) check() {
 		l.w.Fail("life %d: status: %v", l.n, err)
 		return
 	}
+	// Of the data as clients see it: the supervisor may look at it in the middle
+	// of a Restore.
+	applied, err := sim.Ask[messages.AppliedRead](l.w, l.storage.KV, messages.ReadApplied{})
+	if err != nil {
+		l.w.Fail("life %d: applied: %v", l.n, err)
+		return
+	}
+	st.Applied = applied.Index
 	for index, op := range l.h.acked {
 		if index > st.Applied {
 			l.w.Fail("life %d: index %d was acknowledged and %d are applied", l.n, index, st.Applied)

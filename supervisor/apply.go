@@ -33,6 +33,8 @@ type group struct {
 	applying, applies uint64
 	// paused: a restore is rewriting the log.
 	paused bool
+	// stuck is why the last attempt to apply has failed.
+	stuck error
 	// snapshotting: a snapshot is being taken.
 	snapshotting bool
 }
@@ -120,6 +122,10 @@ func (s *supervisor) applyEntry(r *actors.Request, c messages.ApplyEntry) {
 	p := &proposal{request: r, group: c.Group, term: c.Term, entry: messages.Entry{Data: c.Operation.Encode(nil)}}
 	r.Note = p
 	if !s.started {
+		if s.draining {
+			r.Fail(fmt.Errorf("%s: %w", s.host.PID().ID, messages.ErrStopped))
+			return
+		}
 		s.early = append(s.early, p)
 		return
 	}
@@ -166,6 +172,15 @@ func (s *supervisor) appended(g *group, p *proposal, err error) {
 	g.inFlight--
 	if err == nil {
 		p.durable = true
+		switch {
+		case p.entry.Index < g.next && g.proposals[p.entry.Index] == p: // a replay came by
+			g.forget(p)
+			p.applied(messages.Result{Err: fmt.Errorf("%s: %w", s.host.PID().ID, messages.ErrResultLost)})
+		case s.kvState == messages.StateUnavailable, s.kvState == messages.StateStopped:
+			s.giveUp(g, s.kvErr)
+		case g.stuck != nil:
+			s.giveUp(g, g.stuck)
+		}
 		s.pump(g)
 		s.ask(g)
 		return
@@ -176,7 +191,8 @@ func (s *supervisor) appended(g *group, p *proposal, err error) {
 	if g.proposals[p.entry.Index] == p {
 		g.forget(p)
 	}
-	displaced := errors.Is(err, messages.ErrOutOfOrder) || errors.Is(err, messages.ErrConflict)
+	displaced := errors.Is(err, messages.ErrOutOfOrder) || errors.Is(err, messages.ErrConflict) ||
+		errors.Is(err, messages.ErrCompacted) || errors.Is(err, messages.ErrStaleTerm) && p.term == 0
 	if displaced && p.tries < maxTries {
 		p.tries++
 		g.queue = append(g.queue, p)
@@ -200,13 +216,9 @@ func (s *supervisor) ask(g *group) {
 			p.fail(fmt.Errorf("%s: apply entry: %w", s.host.PID().ID, err))
 		}
 	}
-	call(s, s.parts.log.PID(), messages.ReadBounds{Group: g.id}, fail, func(b messages.BoundsRead) {
-		if b.Err != nil {
-			fail(b.Err)
-			return
-		}
+	s.bounds(g.id, fail, func(b messages.LogBounds) {
 		g.state = known
-		g.last, g.term, g.hard = b.Bounds.Last, b.Bounds.LastTerm, b.Bounds.HardState
+		g.last, g.term, g.hard = b.Last, b.LastTerm, b.HardState
 		queue := g.queue
 		g.queue = nil
 		for _, p := range queue {
@@ -262,7 +274,7 @@ func (s *supervisor) pump(g *group) {
 				g.forget(p)
 				p.applied(a.Results[i])
 			}
-			g.next = entries[len(entries)-1].Index + 1
+			g.next, g.stuck = entries[len(entries)-1].Index+1, nil
 			s.pump(g)
 		case s.kvState != messages.StateServing:
 			// It has told that it is down. Its recovery applies what the log
@@ -274,6 +286,7 @@ func (s *supervisor) pump(g *group) {
 				g.forget(p)
 				p.fail(fmt.Errorf("%s: index %d is in the log but not applied yet: %w: %w", s.host.PID().ID, p.entry.Index, messages.ErrInDoubt, a.Err))
 			}
+			g.stuck = a.Err
 			s.host.After(retryDelay, func() { s.catchUp(g) })
 		}
 	})

@@ -1,8 +1,10 @@
 package supervisor
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/ballast-raft/ballast/messages"
@@ -11,7 +13,7 @@ import (
 // recover brings the application data up to the log, after it was opened in the
 // given incarnation, and has it serve:
 //
-//  1. The log says which groups there are; for each of them:
+//  1. The log and the data say which groups there are; for each of them:
 //  2. it says where the group's log begins and ends and what is committed;
 //  3. the application data says how far it has applied;
 //  4. if the log no longer reaches back to there, the newest snapshot that
@@ -29,25 +31,35 @@ func (s *supervisor) recover(incarnation uint64) {
 			fail(m.Err)
 			return
 		}
-		groups := m.Groups
-		if !slices.Contains(groups, 0) { // data without a log must be noticed
-			groups = append(groups, 0)
-		}
-		var next func()
-		next = func() {
-			if s.kv != incarnation { // it has failed again; another recovery is on its way
+		// Data without a log must be noticed as well.
+		call(s, s.parts.kv.PID(), messages.ListGroups{}, fail, func(k messages.GroupsListed) {
+			if k.Err != nil {
+				fail(k.Err)
 				return
 			}
-			if len(groups) == 0 {
-				s.recovered(incarnation)
-				return
-			}
-			id := groups[0]
-			groups = groups[1:]
-			s.recoverGroup(id, fail, next)
-		}
-		next()
+			groups := append(m.Groups, k.Groups...)
+			slices.Sort(groups)
+			s.recoverGroups(incarnation, slices.Compact(groups), fail)
+		})
 	})
+}
+
+// recoverGroups brings one group after the other up to the log.
+func (s *supervisor) recoverGroups(incarnation uint64, groups []uint64, fail func(error)) {
+	var next func()
+	next = func() {
+		if s.kv != incarnation { // it has failed again; another recovery is on its way
+			return
+		}
+		if len(groups) == 0 {
+			s.recovered(incarnation)
+			return
+		}
+		id := groups[0]
+		groups = groups[1:]
+		s.recoverGroup(id, fail, next)
+	}
+	next()
 }
 
 func (s *supervisor) recovered(incarnation uint64) {
@@ -81,7 +93,7 @@ func (s *supervisor) recoveryFailed(incarnation uint64, err error) {
 // recoverGroup is steps 2 to 5 for one group.
 func (s *supervisor) recoverGroup(id uint64, fail func(error), done func()) {
 	s.position(id, fail, func(b messages.LogBounds, applied uint64) {
-		commit := min(b.HardState.Commit, b.Last)
+		commit := s.committed(s.group(id), b)
 		finish := func(n uint64, snapshot, reason string) {
 			if n > 0 || snapshot != "" {
 				s.host.Event(messages.DataRebuilt{Group: id, Snapshot: snapshot, Replayed: n, Reason: reason})
@@ -109,19 +121,49 @@ func (s *supervisor) recoverGroup(id uint64, fail func(error), done func()) {
 	})
 }
 
+// committed is up to where a group's log is to be applied. An entry of
+// ApplyEntry is committed when it is durable, whatever a hard state says that
+// was appended beside it.
+func (s *supervisor) committed(g *group, b messages.LogBounds) uint64 {
+	// What was applied once was committed, also if the consensus engine does
+	// not store its commit index (hashicorp/raft).
+	commit := max(b.HardState.Commit, s.parts.kv.Reached(g.id))
+	for i, p := range g.proposals {
+		if p.durable {
+			commit = max(commit, i)
+		}
+	}
+	return min(commit, b.Last)
+}
+
 // position reads where a group's log and its application data are.
 func (s *supervisor) position(id uint64, fail func(error), then func(b messages.LogBounds, applied uint64)) {
-	call(s, s.parts.log.PID(), messages.ReadBounds{Group: id}, fail, func(b messages.BoundsRead) {
-		if b.Err != nil {
-			fail(b.Err)
-			return
-		}
+	s.bounds(id, fail, func(b messages.LogBounds) {
 		call(s, s.parts.kv.PID(), messages.ReadApplied{Group: id}, fail, func(a messages.AppliedRead) {
 			if a.Err != nil {
 				fail(a.Err)
 				return
 			}
-			then(b.Bounds, a.Index)
+			then(b, a.Index)
+		})
+	})
+}
+
+// bounds reads where a group's log begins and ends, after everything that was
+// sent to the log before has come to its end: a truncation that removes nothing
+// is answered then. An earlier supervisor may have sent a reset, for example.
+func (s *supervisor) bounds(id uint64, fail func(error), then func(messages.LogBounds)) {
+	call(s, s.parts.log.PID(), messages.TruncateFrom{Group: id, Index: math.MaxUint64}, fail, func(m messages.Truncated) {
+		if m.Err != nil {
+			fail(m.Err)
+			return
+		}
+		call(s, s.parts.log.PID(), messages.ReadBounds{Group: id}, fail, func(b messages.BoundsRead) {
+			if b.Err != nil {
+				fail(b.Err)
+				return
+			}
+			then(b.Bounds)
 		})
 	})
 }
@@ -135,7 +177,7 @@ const replayBytes = 1 << 20
 func (s *supervisor) replay(id, from, to uint64, fail func(error), done func(n uint64)) {
 	g := s.group(id)
 	for _, p := range g.sortedProposals() {
-		if p.entry.Index < from { // applied, and only the reply was lost
+		if p.durable && p.entry.Index < from { // applied, and only the reply was lost
 			g.forget(p)
 			p.applied(messages.Result{Err: fmt.Errorf("%s: %w", s.host.PID().ID, messages.ErrResultLost)})
 		}
@@ -159,7 +201,7 @@ func (s *supervisor) replay(id, from, to uint64, fail func(error), done func(n u
 					return
 				}
 				for i, e := range m.Entries {
-					if p := g.proposals[e.Index]; p != nil {
+					if p := g.proposals[e.Index]; p != nil && p.entry.Term == e.Term && bytes.Equal(p.entry.Data, e.Data) {
 						g.forget(p)
 						p.entry = e
 						p.applied(a.Results[i])
@@ -180,14 +222,24 @@ func (s *supervisor) catchUp(g *group) {
 		return
 	}
 	number := g.begin()
-	fail := func(error) {
-		if g.end(number) {
-			s.host.After(retryDelay, func() { s.catchUp(g) })
+	fail := func(err error) {
+		if !g.end(number) {
+			return
 		}
+		if !transient(err) {
+			g.stuck = err
+			s.giveUp(g, err)
+		}
+		s.host.After(retryDelay, func() { s.catchUp(g) })
 	}
 	s.position(g.id, fail, func(b messages.LogBounds, applied uint64) {
-		s.replay(g.id, applied+1, min(b.HardState.Commit, b.Last), fail, func(uint64) {
+		if applied > b.Last {
+			fail(fmt.Errorf("group %d: index %d was applied, but the log ends at %d: %w", g.id, applied, b.Last, messages.ErrCorrupt))
+			return
+		}
+		s.replay(g.id, applied+1, s.committed(g, b), fail, func(uint64) {
 			if g.end(number) {
+				g.stuck = nil
 				s.pump(g)
 			}
 		})
@@ -198,6 +250,7 @@ func (s *supervisor) catchUp(g *group) {
 // id is empty. It reads the next chunk while one is being imported.
 func (s *supervisor) importSnapshot(group uint64, id string, fail func(error), done func(messages.SnapshotInfo)) {
 	snap, kv := s.parts.snapshot.PID(), s.parts.kv.PID()
+	incarnation := s.kv
 	call(s, snap, messages.OpenSnapshot{Group: group, ID: id}, fail, func(o messages.SnapshotOpened) {
 		if o.Err != nil {
 			fail(fmt.Errorf("group %d: open snapshot: %w", group, o.Err))
@@ -214,6 +267,11 @@ func (s *supervisor) importSnapshot(group uint64, id string, fail func(error), d
 		call(s, kv, messages.BeginImport{Group: group, Index: o.Info.Index, Term: o.Info.Term}, closeAndFail, func(b messages.ImportBegun) {
 			if b.Err != nil {
 				closeAndFail(b.Err)
+				return
+			}
+			if s.kv != incarnation { // another recovery has begun
+				s.tell(kv, messages.AbortImport{Group: group, Import: b.Import})
+				closeAndFail(fmt.Errorf("the application data has failed meanwhile: %w", messages.ErrCrashed))
 				return
 			}
 			failed := false

@@ -14,7 +14,8 @@ import (
 //     what is being appended and applied come to an end;
 //  3. import the snapshot: one swap, the old state or the new one;
 //  4. either replay the log after it up to the commit index, or, with Discard,
-//     remove the newer snapshots before step 3 and reset the log after it;
+//     remove the newer snapshots before step 3 and reset the log after it (or
+//     before it, if the snapshot lies beyond the end of the log);
 //  5. serve.
 //
 // A crash between 3 and the end of 4 leaves an older state and a log that
@@ -22,6 +23,10 @@ import (
 // Restore. Nothing is ever lost that the reply has not confirmed as discarded.
 func (s *supervisor) restore(r *actors.Request, c messages.Restore) {
 	g := s.group(c.Group)
+	if c.Discard && g.snapshotting {
+		r.Fail(fmt.Errorf("%s: restore: a snapshot of what would be discarded is being taken: %w", s.host.PID().ID, messages.ErrConflict))
+		return
+	}
 	if g.paused {
 		r.Fail(fmt.Errorf("%s: restore: another one of group %d is under way: %w", s.host.PID().ID, c.Group, messages.ErrConflict))
 		return
@@ -51,6 +56,8 @@ func (s *supervisor) restore(r *actors.Request, c messages.Restore) {
 			case !c.Discard && o.Info.Index > b.Bounds.Last:
 				t.refuse(fmt.Errorf("snapshot %s ends at %d, the log at %d; discard the log to go on from there: %w", o.Info.ID, o.Info.Index, b.Bounds.Last, messages.ErrInvalid))
 			default:
+				t.ahead = o.Info.Index > b.Bounds.Last
+				t.info = o.Info
 				t.hold()
 			}
 		})
@@ -59,24 +66,36 @@ func (s *supervisor) restore(r *actors.Request, c messages.Restore) {
 
 // restoring is one restore on its way.
 type restoring struct {
-	s  *supervisor
-	r  *actors.Request
-	c  messages.Restore
-	g  *group
-	id string
+	s    *supervisor
+	r    *actors.Request
+	c    messages.Restore
+	g    *group
+	id   string
+	info messages.SnapshotInfo
 	// incarnation of the application data that is held.
 	incarnation uint64
+	// upTo is the index up to which the log is to be replayed.
+	upTo uint64
+	// ahead: the snapshot lies beyond the end of the log, which is therefore
+	// reset before the data is replaced: a crash in between leaves a log that
+	// only the snapshot leads up to, and the recovery imports it.
+	ahead bool
 }
 
 // refuse ends a restore that has changed nothing.
 func (t *restoring) refuse(err error) {
+	if t.s.restoring == t {
+		t.s.restoring, t.s.restoringHeld = nil, nil
+	}
 	t.r.Fail(fmt.Errorf("%s: restore of group %d: %w", t.s.host.PID().ID, t.c.Group, err))
 	t.resume()
 }
 
 func (t *restoring) resume() {
 	t.g.paused = false
-	t.g.state = unknown // the log may have been reset
+	if t.g.state == known {
+		t.g.state = unknown // the log may have been reset
+	}
 	t.s.ask(t.g)
 	t.s.pump(t.g)
 }
@@ -88,12 +107,19 @@ func (t *restoring) hold() {
 		t.s.host.After(retryDelay/10, t.hold)
 		return
 	}
+	if t.s.restoring != nil {
+		t.refuse(fmt.Errorf("another group is being restored: %w", messages.ErrConflict))
+		return
+	}
 	if t.s.kvState != messages.StateServing {
 		t.refuse(fmt.Errorf("the application data has failed meanwhile: %w", messages.ErrUnavailable))
 		return
 	}
-	t.s.restoring = func() {
-		t.incarnation = t.s.kv
+	t.incarnation = t.s.kv
+	t.upTo = t.s.parts.kv.Reached(t.c.Group)
+	t.s.restoring = t
+	t.s.restoringHeld = func() {
+		t.s.recovering = t.incarnation // no other recovery of this incarnation
 		if t.c.Discard {
 			t.dropNewer()
 		} else {
@@ -115,8 +141,12 @@ func (t *restoring) fail(err error) {
 
 func (t *restoring) load() {
 	t.s.importSnapshot(t.c.Group, t.id, t.fail, func(info messages.SnapshotInfo) {
-		if t.c.Discard {
-			t.reset(info)
+		switch {
+		case t.ahead:
+			t.done(info, 0)
+			return
+		case t.c.Discard:
+			t.reset(func() { t.done(info, 0) })
 			return
 		}
 		call(t.s, t.s.parts.log.PID(), messages.ReadBounds{Group: t.c.Group}, t.fail, func(b messages.BoundsRead) {
@@ -124,7 +154,7 @@ func (t *restoring) load() {
 				t.fail(b.Err)
 				return
 			}
-			t.s.replay(t.c.Group, info.Index+1, min(b.Bounds.HardState.Commit, b.Bounds.Last), t.fail, func(n uint64) {
+			t.s.replay(t.c.Group, info.Index+1, min(max(t.upTo, t.s.committed(t.g, b.Bounds)), b.Bounds.Last), t.fail, func(n uint64) {
 				t.done(info, n)
 			})
 		})
@@ -150,7 +180,11 @@ func (t *restoring) dropNewer() {
 		var next func()
 		next = func() {
 			if len(newer) == 0 {
-				t.load()
+				if t.ahead {
+					t.reset(t.load)
+				} else {
+					t.load()
+				}
 				return
 			}
 			id := newer[0]
@@ -167,20 +201,21 @@ func (t *restoring) dropNewer() {
 	})
 }
 
-func (t *restoring) reset(info messages.SnapshotInfo) {
-	call(t.s, t.s.parts.log.PID(), messages.ResetLog{Group: t.c.Group, Index: info.Index, Term: info.Term}, t.fail, func(m messages.LogReset) {
+func (t *restoring) reset(then func()) {
+	call(t.s, t.s.parts.log.PID(), messages.ResetLog{Group: t.c.Group, Index: t.info.Index, Term: t.info.Term}, t.fail, func(m messages.LogReset) {
 		if m.Err != nil {
 			t.fail(m.Err)
 			return
 		}
-		t.g.next = info.Index + 1
-		t.done(info, 0)
+		t.g.next = t.info.Index + 1
+		then()
 	})
 }
 
 func (t *restoring) done(info messages.SnapshotInfo, replayed uint64) {
 	t.s.host.Event(messages.DataRebuilt{Group: t.c.Group, Snapshot: info.ID, Replayed: replayed, Reason: "restored on request"})
 	t.r.Reply(messages.Restored{Tag: t.c.Tag, Group: t.c.Group, Info: info, Applied: info.Index + replayed, Replayed: replayed})
+	t.s.restoring = nil
 	t.s.recovered(t.incarnation)
 	t.resume()
 }

@@ -22,6 +22,10 @@ import (
 // later one leaves a good snapshot and a longer log.
 func (s *supervisor) createSnapshot(r *actors.Request, c messages.CreateSnapshot) {
 	g := s.group(c.Group)
+	if g.paused {
+		r.Fail(fmt.Errorf("%s: create snapshot: group %d is being restored: %w", s.host.PID().ID, c.Group, messages.ErrConflict))
+		return
+	}
 	if g.snapshotting {
 		r.Fail(fmt.Errorf("%s: create snapshot: another one of group %d is being taken: %w", s.host.PID().ID, c.Group, messages.ErrConflict))
 		return

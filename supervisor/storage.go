@@ -33,6 +33,7 @@ type Storage struct {
 
 	dir     string
 	stop    sync.Once
+	ended   chan struct{} // Stop is over
 	stopErr error
 }
 
@@ -79,7 +80,7 @@ func SpawnContext(ctx context.Context, engine *actor.Engine, cfg Config) (*Stora
 	if err != nil {
 		return nil, fmt.Errorf("supervisor: %w", err)
 	}
-	s := &Storage{dir: cfg.Dir, lock: lock, asker: actors.NewAsker(engine), parts: &parts{}}
+	s := &Storage{dir: cfg.Dir, lock: lock, ended: make(chan struct{}), asker: actors.NewAsker(engine), parts: &parts{}}
 	if err := s.spawn(ctx, engine, cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("supervisor: %w", err), s.Stop(ctx))
 	}
@@ -221,26 +222,49 @@ func (s *Storage) Crash(name string) error {
 // and closed, and the directory is given back. Commands that come later are
 // answered with ErrStopped. If the context ends first, what is left is answered
 // with an error, the files are closed all the same if the disk allows it, and
-// Stop returns the context's error. Further calls return the same.
+// Stop returns the context's error. Further calls wait for the first, as long as
+// their own contexts allow, and return the same.
 //
 // The order is fixed: supervisor, application data, snapshots, log, so that
 // nobody's servant goes before its master.
 func (s *Storage) Stop(ctx context.Context) error {
-	s.stop.Do(func() {
-		var errs []error
+	first := false
+	s.stop.Do(func() { first = true })
+	if first {
+		s.stopErr = s.end(ctx)
+		close(s.ended)
+		return s.stopErr
+	}
+	select {
+	case <-s.ended:
+		return s.stopErr
+	case <-ctx.Done():
+		return fmt.Errorf("supervisor: stop %s: %w", s.dir, ctx.Err())
+	}
+}
+
+func (s *Storage) end(ctx context.Context) error {
+	var errs []error
+	for _, h := range s.hosts() {
+		errs = append(errs, h.Stop(ctx))
+	}
+	s.asker.Close()
+	err := errors.Join(errs...)
+	open := s.stillOpen()
+	if len(open) == 0 {
+		return errors.Join(err, s.lock.Release())
+	}
+	// A hanging disk call may yet write: the lock is given back when the last
+	// file is closed, or with the process.
+	go func() {
 		for _, h := range s.hosts() {
-			errs = append(errs, h.Stop(ctx))
+			<-h.Done()
 		}
-		s.asker.Close()
-		s.stopErr = errors.Join(errs...)
-		if open := s.stillOpen(); len(open) > 0 {
-			// A hanging disk call may yet write. The lock goes with the process.
-			s.stopErr = errors.Join(s.stopErr, fmt.Errorf("supervisor: stop: %v still have files open; %s stays locked", open, s.dir))
-			return
+		if err := s.lock.Release(); err != nil {
+			s.sup.Event(messages.ActorFailed{Actor: s.Supervisor.ID, Err: err})
 		}
-		s.stopErr = errors.Join(s.stopErr, s.lock.Release())
-	})
-	return s.stopErr
+	}()
+	return errors.Join(err, fmt.Errorf("supervisor: stop: %v still have files open; %s stays locked until they are closed", open, s.dir))
 }
 
 // stillOpen names the actors that have not closed their store.

@@ -24,10 +24,11 @@ type supervisor struct {
 	retention messages.Retention
 	ready     chan error // the outcome of the first recovery
 
-	started bool
-	tag     uint64
-	calls   map[uint64]func(messages.Reply)
-	groups  map[uint64]*group
+	started  bool
+	draining bool
+	tag      uint64
+	calls    map[uint64]func(messages.Reply)
+	groups   map[uint64]*group
 
 	// kvState is what the application-data actor last told; while it is not
 	// StateServing nothing is applied and flows wait in whenReady.
@@ -38,7 +39,8 @@ type supervisor struct {
 	// recovering is the incarnation that a recovery was begun for.
 	recovering uint64
 	// restoring holds off the recovery that a Hold would start.
-	restoring func()
+	restoring     *restoring
+	restoringHeld func()
 	// doubtful are proposals of an earlier supervisor whose append was not
 	// answered. What comes before they are settled waits in early: an equal
 	// entry at the same index could be taken for theirs.
@@ -61,7 +63,26 @@ func newSupervisor(h *actors.Host, p *parts, retention messages.Retention, ready
 
 func (s *supervisor) Open() error  { return nil }
 func (s *supervisor) Close() error { return nil }
-func (s *supervisor) Drain()       {}
+
+// Drain answers what waits for something that may never come.
+func (s *supervisor) Drain() {
+	s.draining = true
+	early := s.early
+	s.early = nil
+	for _, p := range early {
+		p.fail(fmt.Errorf("%s: %w", s.host.PID().ID, messages.ErrStopped))
+	}
+	waiting := s.whenReady
+	s.whenReady = nil
+	for _, w := range waiting {
+		w.fail(fmt.Errorf("%s: %w", s.host.PID().ID, messages.ErrStopped))
+	}
+	for _, g := range s.sortedGroups() {
+		if g.stuck != nil {
+			s.giveUp(g, g.stuck)
+		}
+	}
+}
 
 // Ready takes up the work of an earlier supervisor that has failed, once
 // Resolve has gone through what it left.
@@ -125,10 +146,13 @@ func (s *supervisor) noticeKV(m actors.Notice) {
 		for _, g := range s.sortedGroups() {
 			g.applying = 0
 		}
-		if f := s.restoring; f != nil {
-			s.restoring = nil
-			f()
-			return
+		if f := s.restoringHeld; f != nil {
+			s.restoringHeld = nil
+			if m.Incarnation == s.restoring.incarnation {
+				f()
+				return
+			}
+			s.restoring.refuse(fmt.Errorf("the application data has failed meanwhile: %w", messages.ErrCrashed))
 		}
 		if s.recovering != m.Incarnation { // a Hold tells again what is known
 			s.recovering = m.Incarnation
@@ -154,17 +178,25 @@ func (s *supervisor) kvLost(err error) {
 	if err == nil {
 		err = messages.ErrStopped
 	}
+	if s.restoringHeld != nil {
+		s.restoring.refuse(fmt.Errorf("%w: %w", messages.ErrUnavailable, err))
+	}
 	waiting := s.whenReady
 	s.whenReady = nil
 	for _, w := range waiting {
 		w.fail(fmt.Errorf("%s: application data: %w: %w", s.host.PID().ID, messages.ErrUnavailable, err))
 	}
 	for _, g := range s.sortedGroups() {
-		for _, p := range g.sortedProposals() {
-			if p.durable {
-				g.forget(p)
-				p.fail(fmt.Errorf("%s: index %d is in the log but was not applied yet: %w: %w", s.host.PID().ID, p.entry.Index, messages.ErrInDoubt, err))
-			}
+		s.giveUp(g, err)
+	}
+}
+
+// giveUp answers the proposals that are in the log and cannot be applied now.
+func (s *supervisor) giveUp(g *group, err error) {
+	for _, p := range g.sortedProposals() {
+		if p.durable {
+			g.forget(p)
+			p.fail(fmt.Errorf("%s: index %d is in the log but was not applied yet: %w: %w", s.host.PID().ID, p.entry.Index, messages.ErrInDoubt, err))
 		}
 	}
 }
@@ -177,6 +209,10 @@ func (s *supervisor) whenServing(r *actors.Request, run func()) {
 	case messages.StateUnavailable, messages.StateStopped:
 		r.Fail(fmt.Errorf("%s: application data: %w: %w", s.host.PID().ID, messages.ErrUnavailable, s.kvErr))
 	default:
+		if s.draining {
+			r.Fail(fmt.Errorf("%s: %w", s.host.PID().ID, messages.ErrStopped))
+			return
+		}
 		s.whenReady = append(s.whenReady, waiter{run, r.Fail})
 	}
 }
