@@ -3,6 +3,7 @@ package kv
 import (
 	"fmt"
 	"hash/crc32"
+	"math"
 
 	"github.com/ballast-raft/ballast/messages"
 	"github.com/ballast-raft/ballast/messages/durable"
@@ -251,6 +252,9 @@ func (s *DB) commit(b *batch, index, term uint64) (err error) {
 		start:    gen.end,
 		end:      gen.end + size,
 		groups:   []position{{g.id, index, term}},
+	}
+	if n := m.sequence - gen.durable.Load(); n <= math.MaxUint16 {
+		m.unsynced = uint16(n)
 	}
 	markerLen := setLen(markerKey, string(m.encode(gen.identity)))
 	if err := s.room(size + markerLen); err != nil {

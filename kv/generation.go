@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io/fs"
 	"os"
+	"sync/atomic"
 
 	"github.com/ballast-raft/ballast/messages/durable"
 	"github.com/tidwall/buntdb"
@@ -23,6 +24,7 @@ type generation struct {
 	mark     *durable.Mark
 	sequence uint64
 	end      int64
+	durable  atomic.Uint64 // sequence up to which the file is known to be on disk
 	buf      []byte
 }
 
@@ -67,6 +69,8 @@ type draft struct {
 	path string
 	f    *os.File
 	buf  []byte
+	// room, if set, is asked before each write.
+	room func(bytes int64) error
 	// off is the end of what was written, buffered or not; start and sum are
 	// those of the next marker.
 	off, start int64
@@ -118,6 +122,11 @@ func (w *draft) append(key, value string) error {
 }
 
 func (w *draft) flush() error {
+	if w.room != nil {
+		if err := w.room(int64(len(w.buf))); err != nil {
+			return err
+		}
+	}
 	if _, err := w.f.Write(w.buf); err != nil {
 		return durable.Wrap(err)
 	}

@@ -40,6 +40,9 @@ func (s *DB) BeginImport(group, index, term uint64) (Import, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.unwritable()
+	if err == nil && s.closing {
+		err = messages.ErrStopped
+	}
 	if err == nil && s.importing != nil {
 		err = fmt.Errorf("another import is under way: %w", messages.ErrConflict)
 	}
@@ -54,6 +57,7 @@ func (s *DB) BeginImport(group, index, term uint64) (Import, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kv: begin import: %w", err)
 	}
+	im.draft.room = s.room // index entries may be far more than the stream
 	data, definitions := spacePrefix(dataSpace, group), spacePrefix(definitionSpace, group)
 	im.reader.definition = func(def messages.IndexDefinition) error {
 		im.indexes = append(im.indexes, newIndex(group, def))
@@ -179,6 +183,7 @@ func (im *importer) Finish() (keys int, err error) {
 		return 0, fmt.Errorf("kv: finish import: %w", errors.Join(err, next.release(false)))
 	}
 
+	next.durable.Store(next.sequence)
 	old := s.gen
 	g := newGroup(im.pos.group)
 	g.index, g.term, g.keys, g.indexes = im.pos.index, im.pos.term, im.keys, im.indexes

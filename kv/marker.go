@@ -55,7 +55,10 @@ type position struct{ group, index, term uint64 }
 
 // marker follows a change and makes it count.
 type marker struct {
-	seal       bool
+	seal bool
+	// unsynced is how many markers, this one included, were not known to be on
+	// disk when it was written. Zero: not known.
+	unsynced   uint16
 	sum        uint32 // of the bytes from start to end
 	sequence   uint64
 	start, end int64
@@ -79,6 +82,7 @@ func (m marker) encode(id identity) []byte {
 	if m.seal {
 		b[1] = sealFlag
 	}
+	binary.LittleEndian.PutUint16(b[2:], m.unsynced)
 	binary.LittleEndian.PutUint32(b[4:], m.sum)
 	binary.LittleEndian.PutUint64(b[8:], m.sequence)
 	binary.LittleEndian.PutUint64(b[16:], uint64(m.start))
@@ -114,6 +118,7 @@ func decodeMarker(b []byte, id identity, at int64) (m marker, err error) {
 	}
 	m = marker{
 		seal:     b[1] == sealFlag,
+		unsynced: binary.LittleEndian.Uint16(b[2:]),
 		sum:      binary.LittleEndian.Uint32(b[4:]),
 		sequence: binary.LittleEndian.Uint64(b[8:]),
 		start:    int64(binary.LittleEndian.Uint64(b[16:])),
@@ -130,4 +135,13 @@ func decodeMarker(b []byte, id identity, at int64) (m marker, err error) {
 		})
 	}
 	return m, nil
+}
+
+// durable is the sequence up to which everything was known to be on disk when
+// the marker was written.
+func (m *marker) durable() uint64 {
+	if m.unsynced == 0 || uint64(m.unsynced) > m.sequence {
+		return 0
+	}
+	return m.sequence - uint64(m.unsynced)
 }

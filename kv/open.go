@@ -40,6 +40,7 @@ type DB struct {
 	importing *importer
 	poison    error // why nothing can be changed any more
 	dead      bool  // buntdb cannot be read either
+	closing   bool  // Close has begun
 	closed    bool
 }
 
@@ -145,6 +146,7 @@ func (s *DB) recover() error {
 
 	g.header, g.sequence, g.end = sv.header, sv.sequence, sv.end
 	s.synced = sv.sequence
+	g.durable.Store(sv.sequence)
 	if g.db, err = load(path, sv.end); err != nil {
 		return err
 	}
@@ -256,6 +258,7 @@ func (s *DB) sync() error {
 		return err
 	}
 	s.synced = pos.Sequence
+	gen.durable.Store(pos.Sequence)
 	return nil
 }
 
@@ -270,9 +273,10 @@ func (s *DB) Poisoned() bool {
 // Close syncs the store, unless it is poisoned, and gives the directory back.
 // Closing it again does nothing.
 func (s *DB) Close() error {
-	s.mu.RLock()
+	s.mu.Lock()
+	s.closing = true // or an import could begin in between
 	im := s.importing
-	s.mu.RUnlock()
+	s.mu.Unlock()
 	var errs []error
 	if im != nil {
 		errs = append(errs, im.Abort())

@@ -2,6 +2,7 @@ package kv
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -134,9 +135,10 @@ func (sv *survey) take(c command, off int64, sum *uint32, v visitor) (err error)
 	return nil
 }
 
-// findMarker looks for a marker of this generation in the bytes from from on,
-// whatever lies between.
-func findMarker(r io.ReaderAt, from, size int64, id identity) (at int64, found bool, err error) {
+// findMarker looks in the bytes from from on, whatever lies between, for a
+// marker of this generation that was written when the change after sequence
+// was known to be on disk.
+func findMarker(r io.ReaderAt, from, size int64, id identity, sequence uint64) (at int64, found bool, err error) {
 	const step = 1 << 20
 	buf := make([]byte, min(step, size-from))
 	for off := from; off < size; off += step - int64(len(markerHead)) + 1 {
@@ -151,9 +153,18 @@ func findMarker(r io.ReaderAt, from, size int64, id identity) (at int64, found b
 			}
 			i += j
 			at := off + int64(i)
+			if ok, err := endsAt(r, at); err != nil {
+				return 0, false, err
+			} else if !ok {
+				continue
+			}
 			c, err := (&window{r: r, size: size}).command(at)
+			var m marker
 			if err == nil {
-				_, err = decodeMarker(c.value, id, at)
+				m, err = decodeMarker(c.value, id, at)
+			}
+			if err == nil && m.durable() <= sequence {
+				continue // of the same torn sync
 			}
 			var bad badCommand
 			if err == nil || errors.Is(err, messages.ErrIncompatible) {
@@ -165,6 +176,21 @@ func findMarker(r io.ReaderAt, from, size int64, id identity) (at int64, found b
 		}
 	}
 	return 0, false, nil
+}
+
+// endsAt reports whether what begins like a marker at an offset says that its
+// change ends there, as every marker does. Only then is it worth reading: a
+// value may hold any number of beginnings.
+func endsAt(r io.ReaderAt, at int64) (bool, error) {
+	var b [len(markerHead) + maxNumber + len(newline) + markerFixed]byte
+	n, err := r.ReadAt(b[:], at)
+	if err != nil && err != io.EOF {
+		return false, err
+	}
+	size, width, err := number(b[len(markerHead):n])
+	value := b[min(len(markerHead)+width, n):n]
+	return err == nil && size <= markerFixed+maxMarkerGroups*positionSize+4 && len(value) >= 32 &&
+		int64(binary.LittleEndian.Uint64(value[24:])) == at, nil
 }
 
 // knowledge is what MARK says about a data file.
@@ -243,12 +269,12 @@ func (sv *survey) judge(r io.ReaderAt, path, markPath string) (k knowledge, err 
 		}
 	}
 	if sv.end < sv.size {
-		at, found, err := findMarker(r, sv.end+1, sv.size, sv.identity)
+		at, found, err := findMarker(r, sv.end+1, sv.size, sv.identity, sv.sequence)
 		if err != nil {
 			return k, err
 		}
 		if found {
-			return k, corrupt(path, sv.end, fmt.Sprintf("%s, but a later marker at offset %d is good", sv.why(), at))
+			return k, corrupt(path, sv.end, fmt.Sprintf("%s, but the marker at offset %d shows that it had been synced", sv.why(), at))
 		}
 	}
 	return k, nil

@@ -77,10 +77,16 @@ func (s *DB) MultiGet(group uint64, keys [][]byte) (values [][]byte, err error) 
 		if g == nil {
 			return nil
 		}
+		bytes := 0
 		for i, key := range keys {
-			if v, err := tx.Get(g.data + string(key)); err == nil {
-				values[i] = []byte(v)
+			v, err := tx.Get(g.data + string(key))
+			if err != nil {
+				continue
 			}
+			if bytes += len(v); bytes > MaxBytes {
+				return fmt.Errorf("more than %d bytes of values: %w", MaxBytes, messages.ErrTooLarge)
+			}
+			values[i] = []byte(v)
 		}
 		return nil
 	})

@@ -173,6 +173,10 @@ func (v *view) Close() error {
 	if v.expired == nil {
 		v.expire("the view is closed")
 	}
-	v.group.views = live(v.group.views)
+	g := v.group
+	g.views = live(g.views)
+	if s.groups[g.id] == g && len(g.views) == 0 && g.keys == 0 && g.index == 0 && len(g.indexes) == 0 {
+		delete(s.groups, g.id) // it was there for views alone
+	}
 	return nil
 }

@@ -146,6 +146,7 @@ func (w *WAL) SetStable(group uint64, name string, value []byte) (position uint6
 	ch := change{kind: kindStable, group: group, name: name, value: append([]byte{}, value...), removed: value == nil}
 	w.encode(&ch, nil)
 	w.open.grows = w.open.grows || value != nil
+	w.metadataBytes += int64(len(w.scratch))
 	w.staged[group] = c
 	return w.stage(&ch), nil
 }

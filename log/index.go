@@ -2,6 +2,7 @@ package log
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"math"
@@ -360,6 +361,18 @@ func (x *index) metadata() []groupMeta {
 		metas = append(metas, m)
 	}
 	return metas
+}
+
+// checkpointSize is the most that a checkpoint may take.
+func (x *index) checkpointSize() int64 {
+	n := int64(64)
+	for _, g := range x.groups {
+		n += 9 * binary.MaxVarintLen64
+		for name, value := range g.stable {
+			n += int64(2*binary.MaxVarintLen32 + len(name) + len(value))
+		}
+	}
+	return n
 }
 
 func sameMeta(a, b groupMeta) bool {

@@ -92,7 +92,12 @@ func (m *model) append(id uint64, es []messages.Entry, hs *messages.HardState) e
 		g.entries = append(g.entries, e)
 	}
 	if hs != nil {
+		vote := g.hard.Vote
+		if hs.Vote != 0 || hs.Term != g.hard.Term {
+			vote = hs.Vote // otherwise a vote of the same term is kept
+		}
 		g.hard = *hs
+		g.hard.Vote = vote
 	}
 	m.groups[id] = g
 	return nil

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"syscall"
 
 	"github.com/ballast-raft/ballast/messages"
 )
@@ -18,6 +19,8 @@ const (
 	// entries): a pread costs as much as reading some KiB more.
 	readPiece = 1 << 20
 	readGap   = 4 << 10
+	// rangeEntries bounds the entries of one range, whatever their size.
+	rangeEntries = 64 << 10
 )
 
 // found is an entry that has been looked up and not been read yet.
@@ -75,7 +78,7 @@ func (w *WAL) Entry(group, index uint64) (messages.Entry, error) {
 		if err = w.read(f.segment, data, f.offset); err == nil {
 			err = f.verify(data)
 		} else if err != errRemoved {
-			err = f.damage("unreadable", err)
+			err = f.unreadable(err)
 		}
 		switch {
 		case err == errRemoved:
@@ -138,7 +141,15 @@ func (w *WAL) readRange(group, from, to uint64, maxBytes int) ([]messages.Entry,
 		if err := w.read(list[0].segment, data, start); err == errRemoved {
 			return nil, err
 		} else if err != nil {
-			return nil, list[0].damage("unreadable", err)
+			return nil, list[0].unreadable(err)
+		}
+		payload := 0
+		for i := range list[:n] {
+			payload += int(list[i].size)
+		}
+		var packed []byte // if the gaps are more than the entries, they are not kept
+		if payload < len(data)/2 {
+			packed = make([]byte, 0, payload)
 		}
 		for i := range list[:n] {
 			f := &list[i]
@@ -146,6 +157,10 @@ func (w *WAL) readRange(group, from, to uint64, maxBytes int) ([]messages.Entry,
 			d := data[at : at+f.size : at+f.size]
 			if err := f.verify(d); err != nil {
 				return nil, err
+			}
+			if packed != nil {
+				packed = append(packed, d...)
+				d = packed[len(packed)-len(d) : len(packed) : len(packed)]
 			}
 			entries = append(entries, f.entry(d))
 		}
@@ -180,7 +195,7 @@ func (w *WAL) findRange(group, from, to uint64, maxBytes int) ([]found, error) {
 	sum := uint64(0)
 	for i := from; i < to; i++ {
 		f := w.lookup(g, i)
-		if sum += uint64(f.size); sum > uint64(maxBytes) && i > from {
+		if sum += uint64(f.size); len(list) == rangeEntries || sum > uint64(maxBytes) && i > from {
 			break
 		}
 		list = append(list, f)
@@ -212,6 +227,15 @@ func (w *WAL) read(s *segment, data []byte, offset uint32) error {
 
 func (f *found) damage(reason string, err error) error {
 	return &messages.CorruptError{Path: f.segment.path, Offset: int64(f.offset), Index: f.index, Reason: reason, Err: err}
+}
+
+// unreadable is damage if the file is gone, too short or cannot be read, and
+// not if, for example, the process has no descriptor left.
+func (f *found) unreadable(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.EIO) {
+		return f.damage("unreadable", err)
+	}
+	return err
 }
 
 func (f *found) verify(data []byte) error {

@@ -116,6 +116,7 @@ func (w *WAL) recover() (err error) {
 	}
 
 	w.index = s.index
+	w.metadataBytes = w.index.checkpointSize()
 	w.segments = make([]*segment, len(s.segments))
 	for i, f := range s.segments {
 		w.segments[i] = &segment{ordinal: uint32(i), start: f.start, path: f.path, size: int64(s.ends[i])}

@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -329,6 +330,13 @@ func (s *logScan) verify(visit func(segment int, at uint64, offset int, c *chang
 	}
 	for i, f := range s.segments {
 		if f.start != s.last+1 {
+			if unnamed, err := s.unnamed(i); err != nil {
+				return err
+			} else if unnamed {
+				s.leftover = slices.Concat(s.leftover, s.segments[i:])
+				s.segments = s.segments[:i]
+				break
+			}
 			return s.corrupt(segmentPath(s.dir, s.last+1), -1, "the segment is missing")
 		}
 		var err error
@@ -390,6 +398,31 @@ func (s *logScan) verify(visit func(segment int, at uint64, offset int, c *chang
 		return s.corrupt(s.segments[tail].path, int64(s.ends[tail]), fmt.Sprintf("the log ends before the checkpoint at record %d", s.manifest.checkpoint))
 	}
 	return nil
+}
+
+// unnamed reports whether the segments from i on are those of a sync that was
+// never acknowledged: it filled several, and the power cut took the name of one
+// and left later ones. The mark is on disk before a record in a new segment is
+// acknowledged.
+func (s *logScan) unnamed(i int) (bool, error) {
+	if i == 0 || !s.markOK || s.last < s.acknowledged || s.mark.File > s.segments[i-1].start {
+		return false, nil
+	}
+	for _, f := range s.segments[i:] {
+		data, err := readSegment(nil, f)
+		if err != nil {
+			return false, err
+		}
+		witness := false
+		got := scanSegment(data, f.start, s.seed, func(_ uint64, _, _ int, rec []byte) error {
+			witness = witness || rec[4]&flagDurableBefore != 0
+			return nil
+		})
+		if witness || got.reason != "" && findWitness(data, got.end, got.next, s.seed) >= 0 {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // readSegment reads a segment whole into buf, which it may replace.

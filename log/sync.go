@@ -67,13 +67,21 @@ func (w *WAL) seal() (b *batch, checkpoint uint64, changes int, err error) {
 	b = w.open
 	need := int64(b.bytes) + smallReserve
 	if b.grows {
-		need = int64(b.bytes) + w.options.ReserveBytes
+		need = int64(b.bytes) + w.options.ReserveBytes + w.metadataBytes
+		if free < need { // what SetStable has replaced takes no room
+			need -= w.metadataBytes
+			w.metadataBytes = w.index.checkpointSize() + int64(b.bytes)
+			need += w.metadataBytes
+		}
 	}
 	if free < need {
 		changes = w.drop()
 		return nil, 0, changes, fmt.Errorf("%d bytes free, %d needed: %w", free, need, messages.ErrDiskFull)
 	}
-	if b.shrinks && free >= need+2*w.checkpointBytes && w.checkpointDue() {
+	if b.shrinks {
+		w.metadataBytes = w.index.checkpointSize() + int64(b.bytes)
+	}
+	if b.shrinks && free >= need+w.metadataBytes && w.checkpointDue() {
 		checkpoint = w.next
 		w.next++
 	}

@@ -45,8 +45,11 @@ type WAL struct {
 	next    uint64 // wal index of the next change
 	newest  uint64 // wal index of the latest change
 	scratch []byte
-	closed  bool
-	poison  error
+	// metadataBytes is at most what a checkpoint would take. Appends leave room
+	// for it, so that a truncation can free segments on a full disk.
+	metadataBytes int64
+	closed        bool
+	poison        error
 
 	// state guards what is durable, which is what reads see.
 	state    sync.RWMutex

@@ -26,11 +26,10 @@ type Dir struct {
 	// the removal, so that two of them cannot each rely on the other's victim.
 	maintenance sync.Mutex
 
-	mu       sync.Mutex
-	writers  map[string]*writer // by id
-	readers  map[*reader]struct{}
-	open     map[string]int   // readers of a snapshot, by id, from the start of Open
-	verified map[string]stamp // what a file was when it last verified whole
+	mu      sync.Mutex
+	writers map[string]*writer // by id
+	readers map[*reader]struct{}
+	open    map[string]int // readers of a snapshot, by id, from the start of Open
 }
 
 var _ Store = (*Dir)(nil)
@@ -45,12 +44,11 @@ func OpenDir(path string, o Options) (*Dir, error) {
 		return nil, err
 	}
 	d := &Dir{
-		path:     filepath.Clean(path),
-		options:  o.withDefaults(),
-		writers:  map[string]*writer{},
-		readers:  map[*reader]struct{}{},
-		open:     map[string]int{},
-		verified: map[string]stamp{},
+		path:    filepath.Clean(path),
+		options: o.withDefaults(),
+		writers: map[string]*writer{},
+		readers: map[*reader]struct{}{},
+		open:    map[string]int{},
 	}
 	if err := d.start(); err != nil {
 		if d.lock != nil {

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
-	"time"
 
 	"github.com/ballast-raft/ballast/messages"
 )
@@ -18,19 +17,12 @@ import (
 type file struct {
 	f       *os.File
 	path    string
-	stamp   stamp
 	header  header
 	footer  footer
 	entries []byte // the index, entryBytes for each block
 	info    messages.SnapshotInfo
 	// The longest block: what a buffer must hold.
 	maxRaw, maxStored int
-}
-
-// stamp tells whether a file may have changed since it was last looked at.
-type stamp struct {
-	bytes    int64
-	modified time.Time
 }
 
 // openFile opens the snapshot with the given id and checks everything in it but
@@ -95,22 +87,21 @@ func (x *file) check() error {
 	if err != nil {
 		return err
 	}
-	x.stamp = stamp{st.Size(), st.ModTime()}
-	x.info.FileBytes = x.stamp.bytes
-	if x.stamp.bytes == 0 {
+	x.info.FileBytes = st.Size()
+	if x.info.FileBytes == 0 {
 		return &damage{0, "the file is empty", nil}
 	}
-	if x.stamp.bytes < minFile {
-		return &damage{x.stamp.bytes, "the file is shorter than any snapshot", nil}
+	if x.info.FileBytes < minFile {
+		return &damage{x.info.FileBytes, "the file is shorter than any snapshot", nil}
 	}
 	if err := x.readHeader(); err != nil {
 		return err
 	}
 	var end [footerBytes]byte
-	if err := x.readAt(end[:], x.stamp.bytes-footerBytes); err != nil {
+	if err := x.readAt(end[:], x.info.FileBytes-footerBytes); err != nil {
 		return err
 	}
-	if err := x.footer.decode(end[:], &x.header, x.stamp.bytes); err != nil {
+	if err := x.footer.decode(end[:], &x.header, x.info.FileBytes); err != nil {
 		return err
 	}
 	if err := x.readIndex(); err != nil {
@@ -125,7 +116,7 @@ func (x *file) readHeader() error {
 	if err := x.readAt(b, 0); err != nil {
 		return err
 	}
-	n, err := metaLength(b, x.stamp.bytes)
+	n, err := metaLength(b, x.info.FileBytes)
 	if err != nil {
 		return err
 	}
@@ -146,7 +137,7 @@ func (x *file) readHeader() error {
 // so that a forged number of blocks allocates no more than the file holds.
 func (x *file) readIndex() error {
 	const piece = 1024 * entryBytes
-	at, end := x.footer.indexOffset, x.stamp.bytes-footerBytes-crcBytes
+	at, end := x.footer.indexOffset, x.info.FileBytes-footerBytes-crcBytes
 	entriesEnd := at + x.footer.blocks*entryBytes
 	crc := seedCRC(x.header.crc)
 	next, raw := x.header.size(), x.footer.rawBytes
@@ -189,7 +180,7 @@ func (x *file) readIndex() error {
 		return &damage{next, "the blocks do not reach to the index", nil}
 	}
 	if contentHash(x.header.blockBytes, x.footer.rawBytes, x.entries) != x.footer.content {
-		return &damage{x.stamp.bytes - footerBytes + 40, "the content hash is not that of the index", nil}
+		return &damage{x.info.FileBytes - footerBytes + 40, "the content hash is not that of the index", nil}
 	}
 	return nil
 }

@@ -107,7 +107,6 @@ func (r *reader) Read(p []byte) (int, error) {
 		if r.rest, err = r.x.readBlock(r.dir.codec, r.next, r.stored, r.raw); err != nil {
 			r.rest = nil
 			r.err = fmt.Errorf("snapshot: read %s: %w", r.x.info.ID, r.x.failure(err))
-			r.dir.forget(r.x.info.ID)
 			return 0, r.err
 		}
 		r.next++
@@ -140,11 +139,4 @@ func (r *reader) stop(reason error) error {
 	r.dir.mu.Unlock()
 	r.dir.unpin(r.x.info.ID)
 	return r.x.f.Close()
-}
-
-// forget drops what is known about a file that turned out to be damaged.
-func (d *Dir) forget(id string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.verified, id)
 }

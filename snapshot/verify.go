@@ -39,23 +39,10 @@ func (d *Dir) openVerified(id string) (*file, error) {
 			err = errors.Join(x.failure(err), x.f.Close())
 		}
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if err != nil {
-		delete(d.verified, id)
 		return nil, err
 	}
-	d.verified[id] = x.stamp
 	return x, nil
-}
-
-// wasVerified reports whether the file has verified whole and has not been
-// written to since, as far as its length and time of modification tell.
-func (d *Dir) wasVerified(id string, s stamp) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	known, ok := d.verified[id]
-	return ok && known.bytes == s.bytes && known.modified.Equal(s.modified)
 }
 
 // verifyBlocks reads every block of x and checks it. It returns the error of

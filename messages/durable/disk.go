@@ -63,6 +63,11 @@ func MkdirAll(d Disk, dir string) error {
 		if !info.IsDir() {
 			return &fs.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
 		}
+		// Whoever made it may have been killed before the sync. A parent that
+		// may not be read cannot be synced.
+		if err := d.SyncDir(filepath.Dir(dir)); !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
 		return nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -126,9 +131,8 @@ func RemoveTemps(d Disk, dir string) ([]string, error) {
 		}
 		names = append(names, name)
 	}
-	if len(names) == 0 {
-		return nil, nil
-	}
+	// Also if there was none: whoever was here before may have been killed
+	// between a rename and the sync of the directory.
 	return names, d.SyncDir(dir)
 }
 
