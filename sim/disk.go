@@ -25,7 +25,8 @@ const sector = 512
 // were not synced may be there, in any subset of their sectors, or not; names
 // that were not synced may be there or not.
 //
-// What a store syncs without going through its Disk counts as not synced.
+// What a store syncs without going through its Disk counts as not synced,
+// unless SyncedBeside says so.
 type PowerDisk struct {
 	root string
 
@@ -35,8 +36,39 @@ type PowerDisk struct {
 	contents map[inode][]byte
 	// names is what is durable of each directory.
 	names map[string]map[string]inode
-	// Syncs counts the calls of Sync and SyncDir.
-	syncs int
+	// steps counts the calls of a Disk's methods. At the call of number kill,
+	// before it is done or after, the process is killed.
+	steps, kill int
+	after, dead bool
+}
+
+// ErrKilled is what every step returns once the process has been killed.
+var ErrKilled = errors.New("sim: killed")
+
+// KillAt kills the process at the n-th step from now, before it is taken or
+// after: that step and all later ones return ErrKilled. Zero brings it back.
+func (d *PowerDisk) KillAt(n int, after bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.kill, d.after, d.dead = 0, after, false
+	if n > 0 {
+		d.kill = d.steps + n
+	}
+}
+
+func (d *PowerDisk) step(do func() error) error {
+	d.mu.Lock()
+	d.steps++
+	dead, now, after := d.dead, d.steps == d.kill, d.after
+	d.dead = dead || now
+	d.mu.Unlock()
+	switch {
+	case dead, now && !after:
+		return ErrKilled
+	case now:
+		return errors.Join(do(), ErrKilled)
+	}
+	return do()
 }
 
 type inode struct{ dev, ino uint64 }
@@ -113,31 +145,32 @@ func (d *PowerDisk) noteDir(dir string) error {
 
 // Sync implements durable.Disk.
 func (d *PowerDisk) Sync(f *os.File) error {
-	d.mu.Lock()
-	d.syncs++
-	d.mu.Unlock()
-	return d.note(f) // the page cache of this machine will not go away
+	return d.step(func() error { return d.note(f) }) // the page cache of this machine will not go away
+}
+
+// SyncedBeside notes that a file has been synced without this Disk: tidwall/wal
+// syncs a segment before it makes the next one.
+func (d *PowerDisk) SyncedBeside(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.note(f), f.Close())
 }
 
 // SyncDir implements durable.Disk.
 func (d *PowerDisk) SyncDir(dir string) error {
-	d.mu.Lock()
-	d.syncs++
-	d.mu.Unlock()
-	return d.noteDir(dir)
+	return d.step(func() error { return d.noteDir(dir) })
 }
 
 // Rename implements durable.Disk.
-func (d *PowerDisk) Rename(from, to string) error { return durable.OS.Rename(from, to) }
+func (d *PowerDisk) Rename(from, to string) error {
+	return d.step(func() error { return durable.OS.Rename(from, to) })
+}
 
 // Remove implements durable.Disk.
-func (d *PowerDisk) Remove(path string) error { return durable.OS.Remove(path) }
-
-// Syncs is how often something was synced.
-func (d *PowerDisk) Syncs() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.syncs
+func (d *PowerDisk) Remove(path string) error {
+	return d.step(func() error { return durable.OS.Remove(path) })
 }
 
 // Image writes into the new directory to what a power cut at this moment could
