@@ -54,7 +54,8 @@
 //
 //	0   version, 1 byte: 1
 //	1   flags, 1 byte: bit 0 is set in the seal
-//	2   zero, 2 bytes
+//	2   unsynced, 2 bytes: how many markers, this one included, were not known to
+//	    be on disk when it was written; zero if not known
 //	4   CRC32C of the bytes from start to end, 4 bytes
 //	8   sequence, 8 bytes: 1 for the first of the file, then one more each
 //	16  start, 8 bytes: where the marker before it ended, or zero
