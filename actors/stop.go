@@ -144,6 +144,7 @@ func (h *Host) finishAfter(b Behavior) {
 }
 
 func (h *Host) finish() {
+	h.incarnation++ // no timer may touch the store any more
 	h.enter(messages.StateStopped, nil)
 	close(h.stopped)
 }

@@ -141,6 +141,7 @@ func (s *Storage) spawn(ctx context.Context, engine *actor.Engine, cfg Config) (
 			return err
 		}
 	}
+	s.parts.started.Store(true) // a supervisor that is down now starts when it is back
 	engine.Send(s.Supervisor, start{})
 	select {
 	case err := <-ready:

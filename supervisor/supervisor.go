@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -95,7 +96,6 @@ func (s *supervisor) Ready() {
 // start asks for the application data to be handed over, wherever it is: being
 // opened, waiting for recovery, or serving under an earlier supervisor.
 func (s *supervisor) start() {
-	s.parts.started.Store(true)
 	s.settle(func() {
 		s.started = true
 		s.parts.kv.Hold()
@@ -169,6 +169,10 @@ func (s *supervisor) noticeKV(m actors.Notice) {
 			s.pump(g)
 		}
 	case messages.StateUnavailable, messages.StateStopped:
+		select { // whoever waits for the first recovery
+		case s.ready <- fmt.Errorf("%s: application data: %w", s.host.PID().ID, cmp.Or(m.Err, messages.ErrStopped)):
+		default:
+		}
 		s.kvLost(m.Err)
 	}
 }
