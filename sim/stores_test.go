@@ -265,3 +265,40 @@ func TestNamesOfOneSync(t *testing.T) {
 		}
 	}
 }
+
+// What was synced survives a power cut in the middle of changes that were not,
+// whichever of their sectors are there.
+func TestSyncedDataBeforeATornTail(t *testing.T) {
+	for s := range uint64(100) {
+		base := t.TempDir()
+		disk, err := sim.NewPowerDisk(base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		db, err := kv.Open(filepath.Join(base, "data"), kv.Options{Disk: disk})
+		if err != nil {
+			t.Fatal(err)
+		}
+		put := func(key string) error {
+			_, err := db.Write(0, []messages.Operation{messages.PutOperation([]byte(key), bytes.Repeat([]byte("v"), 900))})
+			return err
+		}
+		if err := errors.Join(put("synced"), db.Sync(), put("a"), put("b"), put("c")); err != nil {
+			t.Fatal(err)
+		}
+		image := filepath.Join(t.TempDir(), "image")
+		if err := disk.Image(image, newRand(s)); err != nil {
+			t.Fatal(err)
+		}
+		cut, err := kv.Open(filepath.Join(image, "data"), kv.Options{})
+		if err != nil {
+			t.Fatalf("image %d: %v", s, err)
+		}
+		if _, found, err := cut.Get(0, []byte("synced")); err != nil || !found {
+			t.Errorf("image %d: found %v, %v", s, found, err)
+		}
+		if err := errors.Join(cut.Close(), db.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
