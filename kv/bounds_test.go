@@ -22,21 +22,6 @@ func TestMultiGetIsBounded(t *testing.T) {
 	}
 }
 
-// A view of a group that does not exist leaves no group behind.
-func TestViewMakesNoGroup(t *testing.T) {
-	db := open(t, memDir(t), lazy)
-	v, err := db.OpenView(7)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := v.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if g := db.Groups(); len(g) != 0 {
-		t.Errorf("groups %v", g)
-	}
-}
-
 // No import goes on after Close.
 func TestImportBesideClose(t *testing.T) {
 	for range 300 {
