@@ -140,18 +140,25 @@ func (d *Dir) Latest(group uint64) (messages.SnapshotInfo, []*messages.CorruptEr
 	return info, damaged, nil
 }
 
+// latest lists again if something that was listed has gone: what it was removed
+// in favour of may be younger than the list. A name that leads nowhere, a broken
+// link, never stops being gone: so it does not do that for ever.
 func (d *Dir) latest(group uint64) (info messages.SnapshotInfo, damaged []*messages.CorruptError, err error) {
-	ids, err := d.groupIDs(group)
-	if err != nil {
-		return info, nil, err
-	}
-	for _, id := range ids {
-		info, err := d.verify(id)
-		if err == nil {
-			return info, damaged, nil
+	for gone, try := true, 0; gone && try < 16; try++ {
+		gone, damaged = false, nil
+		ids, err := d.groupIDs(group)
+		if err != nil {
+			return info, nil, err
 		}
-		if err := classify(err, &damaged); err != nil {
-			return info, damaged, err
+		for _, id := range ids {
+			info, err := d.verify(id)
+			if err == nil {
+				return info, damaged, nil
+			}
+			gone = gone || errors.Is(err, messages.ErrNotFound)
+			if err := classify(err, &damaged); err != nil {
+				return info, damaged, err
+			}
 		}
 	}
 	return info, damaged, messages.ErrNotFound
