@@ -9,18 +9,26 @@ import (
 
 // batch is what one sync makes durable.
 type batch struct {
-	wal     wal.Batch
+	records []byte // one after the other, as they are encoded
+	ends    []int  // where each ends
+	framed  int64  // their size with the lengths that the engine puts before them
 	changes []change
-	sizes   []int // of the records, as the engine frames them
 	refs    []entryRef
-	dirty   map[uint64]struct{} // groups that were changed
-	bytes   int
-	first   uint64 // wal index of the first change, once sealed
+	// data is what goes into DATA, dataBytes its size.
+	data      [][]byte
+	dataBytes int64
+	dirty     map[uint64]struct{} // groups that were changed
+	first     uint64              // wal index of the first change, once sealed
+	inner     int                 // how many changes are the log's own
 	// grows is set if there is anything but truncations, resets and removals
 	// in it, which may use the reserve of a full disk.
 	grows bool
 	// shrinks is set if a change may have made a segment superfluous.
 	shrinks bool
+
+	// For the time of the write.
+	wal    wal.Batch
+	bodies []uint32 // where each record lies in its segment
 }
 
 // maxKeptBatch is how much of a batch's memory is kept for the next: most are
@@ -28,15 +36,15 @@ type batch struct {
 const maxKeptBatch = 8 << 20
 
 func (b *batch) clear() {
-	if b.bytes > maxKeptBatch {
+	if cap(b.records) > maxKeptBatch || cap(b.refs) > maxKeptBatch/32 || cap(b.data) > maxKeptBatch/24 {
 		*b = batch{}
 		return
 	}
-	b.wal.Clear()
 	clear(b.changes)
-	b.changes, b.sizes, b.refs = b.changes[:0], b.sizes[:0], b.refs[:0]
+	clear(b.data)
 	clear(b.dirty)
-	b.bytes, b.grows, b.shrinks = 0, false, false
+	*b = batch{records: b.records[:0], ends: b.ends[:0], changes: b.changes[:0], refs: b.refs[:0], data: b.data[:0],
+		dirty: b.dirty, wal: b.wal, bodies: b.bodies[:0]}
 }
 
 // Append implements Store. The limits are Options.MaxAppendBytes and an index
@@ -59,6 +67,9 @@ func (w *WAL) Append(group uint64, entries []messages.Entry, hs *messages.HardSt
 		return fail(messages.ErrEmptyAppend)
 	}
 	bytes := 0
+	if int64(len(w.open.records))+w.open.dataBytes >= int64(w.options.MaxBatchBytes) {
+		return fail(fmt.Errorf("%d bytes are staged: %w", int64(len(w.open.records))+w.open.dataBytes, messages.ErrOverloaded))
+	}
 	if len(entries) > 0 {
 		switch {
 		case first < c.first:
@@ -104,18 +115,21 @@ func (w *WAL) Append(group uint64, entries []messages.Entry, hs *messages.HardSt
 		hs = &h
 		ch.hasHard, ch.hard = true, h
 	}
-	refs := w.encode(&ch, entries)
-	if len(w.scratch) > w.options.MaxAppendBytes {
+	if w.isLarge(bytes) {
+		ch.kind = kindBeside
+	}
+	if n := w.encode(&ch, entries); n > w.options.MaxAppendBytes {
+		w.forget(&ch)
 		if assign {
 			for i := range entries {
 				entries[i].Index = 0
 			}
 		}
-		return fail(fmt.Errorf("%d bytes, limit %d: %w", len(w.scratch), w.options.MaxAppendBytes, messages.ErrTooLarge))
+		return fail(fmt.Errorf("%d bytes, limit %d: %w", n, w.options.MaxAppendBytes, messages.ErrTooLarge))
 	}
-	w.open.refs = refs
 	w.open.grows = true
 	position = w.stage(&ch)
+	w.newest = position
 	c.append(ch.entries)
 	if hs != nil {
 		c.hard = *hs
@@ -144,11 +158,11 @@ func (w *WAL) SetStable(group uint64, name string, value []byte) (position uint6
 	c := w.cursor(group)
 	// The value is copied: the batch is published only after the sync.
 	ch := change{kind: kindStable, group: group, name: name, value: append([]byte{}, value...), removed: value == nil}
-	w.encode(&ch, nil)
+	w.metadataBytes += int64(w.encode(&ch, nil))
 	w.open.grows = w.open.grows || value != nil
-	w.metadataBytes += int64(len(w.scratch))
 	w.staged[group] = c
-	return w.stage(&ch), nil
+	w.newest = w.stage(&ch)
+	return w.newest, nil
 }
 
 // cursor returns what is staged of a group, which the caller puts into
@@ -161,34 +175,76 @@ func (w *WAL) cursor(group uint64) *cursor {
 	return &c
 }
 
-// encode writes the record of a change into w.scratch.
-func (w *WAL) encode(c *change, entries []messages.Entry) []entryRef {
-	if cap(w.scratch) > maxKeptBatch {
-		w.scratch = nil
-	}
-	// Syncs do not overlap, so whatever is ahead of the open batch is durable
-	// by the time the first record of it is written.
-	c.durableBefore = len(w.open.changes) == 0
-	var refs []entryRef
-	w.scratch, refs = encodeRecord(w.scratch[:0], c, entries, w.open.refs)
-	return refs
+// largeBytes is the payload from which an append's data goes into DATA: one
+// write without a copy and a sync of its own, instead of three copies, the last
+// of them into a buffer of the engine that is copied again whenever it grows.
+// At 512 KiB the second sync costs a third, and the copies cost four times as
+// much; at 64 KiB it is the other way round.
+const largeBytes = 128 << 10
+
+// isLarge reports whether the data of an append goes into DATA. When some is
+// going there already, or the batch is large as it is, so does what is smaller.
+func (w *WAL) isLarge(payload int) bool {
+	b := w.open
+	return payload >= largeBytes || payload >= largeBytes/16 && (b.dataBytes > 0 || len(b.records) >= 2*largeBytes)
 }
 
-// stage adds the change in w.scratch to the open batch.
+// encode adds the record of a change to the open batch, and returns its size.
+func (w *WAL) encode(c *change, entries []messages.Entry) int {
+	b := w.open
+	// Syncs do not overlap, so whatever is ahead of the open batch is durable
+	// by the time the first record of it is written.
+	c.durableBefore = len(b.changes) == 0
+	start := len(b.records)
+	b.records, b.refs = encodeRecord(b.records, c, entries, b.refs)
+	if c.beside() {
+		for i := range entries {
+			if len(entries[i].Data) > 0 {
+				b.data = append(b.data, entries[i].Data)
+			}
+		}
+		b.dataBytes += c.payload()
+		return len(b.records) - start + int(c.payload())
+	}
+	return len(b.records) - start
+}
+
+// forget takes back what encode has just added.
+func (w *WAL) forget(c *change) {
+	b := w.open
+	start := 0
+	if n := len(b.ends); n > 0 {
+		start = b.ends[n-1]
+	}
+	b.records = b.records[:start]
+	b.refs = b.refs[:len(b.refs)-len(c.entries)]
+	if c.beside() {
+		b.dataBytes -= c.payload()
+		for i := range c.entries {
+			if c.entries[i].size > 0 {
+				b.data = b.data[:len(b.data)-1]
+			}
+		}
+	}
+}
+
+// stage makes the record that was encoded last part of the open batch, and
+// returns its wal index.
 func (w *WAL) stage(c *change) uint64 {
 	b := w.open
-	position := w.next
-	putCheck(w.scratch, position, w.seed)
-	b.wal.Write(position, w.scratch)
+	start := 0
+	if n := len(b.ends); n > 0 {
+		start = b.ends[n-1]
+	}
+	n := len(b.records) - start
+	b.ends = append(b.ends, len(b.records))
+	b.framed += int64(uvarintLen(uint64(n)) + n)
 	b.changes = append(b.changes, *c)
-	size := uvarintLen(uint64(len(w.scratch))) + len(w.scratch)
-	b.sizes = append(b.sizes, size)
-	b.bytes += size
 	if b.dirty == nil {
 		b.dirty = map[uint64]struct{}{}
 	}
 	b.dirty[c.group] = struct{}{}
-	w.newest = position
+	position := w.next
 	w.next++
 	return position
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"math/bits"
 
 	"github.com/ballast-raft/ballast/messages"
@@ -13,23 +14,31 @@ import (
 type kind uint8
 
 const (
-	kindExtended       kind = 0 // reserved: the kind is in the next byte
+	kindExtended       kind = 0 // the kind is in the next byte
 	kindAppend         kind = 1
 	kindTruncateFrom   kind = 2
 	kindTruncateBefore kind = 3
 	kindReset          kind = 4
 	kindStable         kind = 5
 	kindCheckpoint     kind = 6
-	// kindRelocated is for entries of a lagging group that are copied forward
-	// so that old segments can go. This version never writes it, and must not
-	// guess at it: a log that holds one is incompatible.
-	kindRelocated kind = 7
+	// kindBeside is an append whose entries' data is in the segment's DATA
+	// file, because there is much of it.
+	kindBeside kind = 7
+	// kindRelocated are entries of a group that lags behind the others, copied
+	// here, with their data in DATA, so that an old segment can go. An extended
+	// kind.
+	kindRelocated kind = 8
 )
 
 var kindNames = [...]string{"extended", "append", "truncateFrom", "truncateBefore", "reset", "stable",
-	"checkpoint", "relocated entries"}
+	"checkpoint", "append beside", "relocated"}
 
-func (k kind) String() string { return kindNames[k] }
+func (k kind) String() string {
+	if int(k) < len(kindNames) {
+		return kindNames[k]
+	}
+	return fmt.Sprintf("extended %d", uint8(k))
+}
 
 const (
 	kindMask          = 0x07
@@ -43,14 +52,14 @@ const (
 
 // legalFlags is what may be set beside the kind, without durableBefore.
 var legalFlags = [8]byte{
-	kindExtended:       0x78,
+	kindExtended:       flagGroup | flagTerms | flagTyped,
 	kindAppend:         flagGroup | flagHardState | flagTerms | flagTyped,
 	kindTruncateFrom:   flagGroup,
 	kindTruncateBefore: flagGroup,
 	kindReset:          flagGroup,
 	kindStable:         flagGroup | flagRemoved,
 	kindCheckpoint:     0,
-	kindRelocated:      0x78,
+	kindBeside:         flagGroup | flagHardState | flagTerms | flagTyped,
 }
 
 const (
@@ -87,7 +96,7 @@ func recoverIndex(crc, check, seed uint32) uint32 {
 // entryRef is where one entry lies inside its record.
 type entryRef struct {
 	term uint64
-	off  uint32 // of the data, from the start of the record
+	off  uint32 // of the data, from the start of the record or of its data in DATA
 	size uint32
 	crc  uint32 // CRC32C of the data
 	typ  uint8
@@ -116,10 +125,35 @@ type change struct {
 	// first entry's, or that of index-1 (truncateBefore) or index (reset).
 	index, term uint64
 	entries     []entryRef
-	name        string
-	value       []byte
-	groups      []groupMeta
+	// data is the offset in DATA of the first entry's data, if it is beside.
+	data   uint32
+	name   string
+	value  []byte
+	groups []groupMeta
 }
+
+// beside reports whether the entries' data is in DATA.
+func (c *change) beside() bool { return c.kind == kindBeside || c.kind == kindRelocated }
+
+// payload is the size of the entries' data in DATA.
+func (c *change) payload() int64 {
+	if n := len(c.entries); n > 0 {
+		return int64(c.entries[n-1].off) + int64(c.entries[n-1].size)
+	}
+	return 0
+}
+
+// dataAt is where the record of c holds the offset in DATA.
+func (c *change) dataAt() int {
+	if c.kind == kindRelocated {
+		return recordHeader + 1
+	}
+	return recordHeader
+}
+
+// dataOffset is the size of an offset in DATA. It has a fixed place, because it
+// is known only when the record is written.
+const dataOffset = 4
 
 // last is the index of an append's last entry.
 func (c *change) last() uint64 { return c.index + uint64(len(c.entries)) - 1 }
@@ -130,6 +164,9 @@ func (c *change) last() uint64 { return c.index + uint64(len(c.entries)) - 1 }
 func encodeRecord(dst []byte, c *change, entries []messages.Entry, refs []entryRef) ([]byte, []entryRef) {
 	base := len(dst)
 	flags := byte(c.kind)
+	if c.kind > kindMask {
+		flags = byte(kindExtended)
+	}
 	if c.durableBefore {
 		flags |= flagDurableBefore
 	}
@@ -151,11 +188,17 @@ func encodeRecord(dst []byte, c *change, entries []messages.Entry, refs []entryR
 		}
 	}
 	dst = append(dst, 0, 0, 0, 0, flags)
+	if c.kind > kindMask {
+		dst = append(dst, byte(c.kind))
+	}
+	if c.beside() {
+		dst = binary.LittleEndian.AppendUint32(dst, c.data)
+	}
 	if c.group != 0 {
 		dst = binary.AppendUvarint(dst, c.group)
 	}
 	switch c.kind {
-	case kindAppend:
+	case kindAppend, kindBeside, kindRelocated:
 		if c.hasHard {
 			dst = appendHardState(dst, c.hard)
 		}
@@ -166,6 +209,8 @@ func encodeRecord(dst []byte, c *change, entries []messages.Entry, refs []entryR
 		dst = binary.AppendUvarint(dst, entries[0].Term)
 		dst = binary.AppendUvarint(dst, uint64(len(entries)))
 		start := len(refs)
+		beside := c.beside()
+		data := uint32(0) // size of what lies in DATA
 		for i := range entries {
 			e := &entries[i]
 			if flags&flagTyped != 0 {
@@ -174,16 +219,20 @@ func encodeRecord(dst []byte, c *change, entries []messages.Entry, refs []entryR
 			if flags&flagTerms != 0 && i > 0 {
 				dst = binary.AppendUvarint(dst, e.Term-entries[i-1].Term)
 			}
-			if i < len(entries)-1 {
-				dst = binary.AppendUvarint(dst, uint64(len(e.Data)))
+			ref := entryRef{term: e.Term, size: uint32(len(e.Data)), crc: crc32.Checksum(e.Data, castagnoli), typ: e.Type}
+			if beside {
+				dst = binary.AppendUvarint(dst, uint64(ref.size))
+				dst = binary.LittleEndian.AppendUint32(dst, ref.crc)
+				ref.off = data
+				data += ref.size
+				refs = append(refs, ref)
+				continue
 			}
-			refs = append(refs, entryRef{
-				term: e.Term,
-				off:  uint32(len(dst) - base),
-				size: uint32(len(e.Data)),
-				crc:  crc32.Checksum(e.Data, castagnoli),
-				typ:  e.Type,
-			})
+			if i < len(entries)-1 {
+				dst = binary.AppendUvarint(dst, uint64(ref.size))
+			}
+			ref.off = uint32(len(dst) - base)
+			refs = append(refs, ref)
 			dst = append(dst, e.Data...)
 		}
 		c.entries = refs[start:len(refs):len(refs)]
@@ -293,6 +342,13 @@ func (r *body) byte() byte {
 	return 0
 }
 
+func (r *body) uint32() uint32 {
+	if b := r.bytes(4); b != nil {
+		return binary.LittleEndian.Uint32(b)
+	}
+	return 0
+}
+
 func (r *body) hardState() messages.HardState {
 	return messages.HardState{Term: r.uvarint(), Vote: r.uvarint(), Commit: r.uvarint()}
 }
@@ -310,23 +366,28 @@ func decodeRecord(rec []byte, refs []entryRef, sums bool) (c change, _ []entryRe
 	flags := rec[4]
 	c.kind = kind(flags & kindMask)
 	c.durableBefore = flags&flagDurableBefore != 0
-	if c.kind == kindExtended || c.kind == kindRelocated {
-		return c, refs, fmt.Errorf("record of kind %d (%s): %w", c.kind, c.kind, messages.ErrIncompatible)
+	r := body{b: rec, pos: recordHeader}
+	if c.kind == kindExtended {
+		if c.kind = kind(r.byte()); c.kind != kindRelocated {
+			return c, refs, fmt.Errorf("record of kind %s: %w", c.kind, messages.ErrIncompatible)
+		}
 	}
 	bad := func(what string) (change, []entryRef, error) {
 		return c, refs, fmt.Errorf("%w: %s: %s", errMalformed, c.kind, what)
 	}
-	if flags&^(kindMask|flagDurableBefore)&^legalFlags[c.kind] != 0 {
+	if flags&^(kindMask|flagDurableBefore)&^legalFlags[flags&kindMask] != 0 {
 		return bad("flags")
 	}
-	r := body{b: rec, pos: recordHeader}
+	if c.beside() {
+		c.data = r.uint32()
+	}
 	if flags&flagGroup != 0 {
 		if c.group = r.uvarint(); c.group == 0 {
 			return bad("group")
 		}
 	}
 	switch c.kind {
-	case kindAppend:
+	case kindAppend, kindBeside, kindRelocated:
 		if flags&flagHardState != 0 {
 			c.hasHard = true
 			c.hard = r.hardState()
@@ -334,8 +395,9 @@ func decodeRecord(rec []byte, refs []entryRef, sums bool) (c change, _ []entryRe
 		if r.failed {
 			return bad("hard state")
 		}
+		beside, data := c.beside(), uint64(c.data)
 		if r.left() == 0 {
-			if !c.hasHard || flags&(flagTerms|flagTyped) != 0 {
+			if beside || !c.hasHard || flags&(flagTerms|flagTyped) != 0 {
 				return bad("nothing in it")
 			}
 			return c, refs, nil
@@ -364,6 +426,15 @@ func decodeRecord(rec []byte, refs []entryRef, sums bool) (c change, _ []entryRe
 				term += d
 			}
 			e.term = term
+			if beside {
+				size, crc := r.uvarint(), r.uint32()
+				e.off, e.size, e.crc = uint32(data-uint64(c.data)), uint32(size), crc
+				if data += size; r.failed || size > maxAppendLimit || data > math.MaxUint32 {
+					return bad("entry")
+				}
+				refs = append(refs, e)
+				continue
+			}
 			size := uint64(r.left())
 			if i < n-1 {
 				size = r.uvarint()

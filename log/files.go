@@ -4,19 +4,7 @@ import (
 	"errors"
 	"os"
 	"sync"
-	"sync/atomic"
 )
-
-// segment is a segment file while the log is open.
-type segment struct {
-	ordinal uint32
-	start   uint64
-	path    string
-	size    int64 // what is durable of it
-	// removed is set before the file goes, so that a reader that finds it
-	// missing knows why.
-	removed atomic.Bool
-}
 
 // readers keeps the descriptors that reads use, at most max of them beyond
 // those in use. A descriptor stays open as long as a read uses it, also when
@@ -25,8 +13,14 @@ type readers struct {
 	mu     sync.Mutex
 	max    int
 	clock  uint64
-	open   map[uint32]*reader
+	open   map[readerKey]*reader
 	closed bool
+}
+
+// readerKey is a file: DATA or the engine's, of a segment.
+type readerKey struct {
+	ordinal uint32
+	beside  bool
 }
 
 type reader struct {
@@ -37,19 +31,20 @@ type reader struct {
 }
 
 func newReaders(max int) *readers {
-	return &readers{max: max, open: map[uint32]*reader{}}
+	return &readers{max: max, open: map[readerKey]*reader{}}
 }
 
 // acquire returns the segment's descriptor, to be given back by release.
-func (r *readers) acquire(s *segment) (*reader, error) {
-	if h := r.lookup(s, nil); h != nil {
+func (r *readers) acquire(s *segment, beside bool) (*reader, error) {
+	key := readerKey{s.ordinal, beside}
+	if h := r.lookup(s, key, nil); h != nil {
 		return h, nil
 	}
-	f, err := os.Open(s.path)
+	f, err := os.Open(s.path(beside))
 	if err != nil {
 		return nil, err
 	}
-	h := r.lookup(s, f)
+	h := r.lookup(s, key, f)
 	if h.f != f {
 		err = f.Close()
 	}
@@ -57,11 +52,11 @@ func (r *readers) acquire(s *segment) (*reader, error) {
 }
 
 // lookup returns the segment's reader, and makes one of f if there is none.
-func (r *readers) lookup(s *segment, f *os.File) *reader {
+func (r *readers) lookup(s *segment, key readerKey, f *os.File) *reader {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.clock++
-	h := r.open[s.ordinal]
+	h := r.open[key]
 	if h == nil {
 		if f == nil {
 			return nil
@@ -73,7 +68,7 @@ func (r *readers) lookup(s *segment, f *os.File) *reader {
 			if len(r.open) >= r.max {
 				r.evict()
 			}
-			r.open[s.ordinal] = h
+			r.open[key] = h
 		}
 	}
 	h.refs++
@@ -83,11 +78,11 @@ func (r *readers) lookup(s *segment, f *os.File) *reader {
 
 // evict closes the descriptor that has been idle for longest.
 func (r *readers) evict() {
-	var victim uint32
+	var victim readerKey
 	var oldest *reader
-	for ordinal, h := range r.open {
+	for key, h := range r.open {
 		if h.refs == 0 && (oldest == nil || h.used < oldest.used) {
-			victim, oldest = ordinal, h
+			victim, oldest = key, h
 		}
 	}
 	if oldest != nil {
@@ -105,20 +100,25 @@ func (r *readers) release(h *reader) {
 	}
 }
 
-// forget closes the descriptor of a segment that is being removed.
-func (r *readers) forget(ordinal uint32) error {
+// forget closes the descriptors of a segment that is being removed.
+func (r *readers) forget(s *segment) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	h := r.open[ordinal]
-	if h == nil {
-		return nil
+	var errs []error
+	for _, beside := range []bool{false, true} {
+		key := readerKey{s.ordinal, beside}
+		h := r.open[key]
+		if h == nil {
+			continue
+		}
+		delete(r.open, key)
+		if h.refs > 0 {
+			h.doomed = true
+			continue
+		}
+		errs = append(errs, h.f.Close())
 	}
-	delete(r.open, ordinal)
-	if h.refs > 0 {
-		h.doomed = true
-		return nil
-	}
-	return h.f.Close()
+	return errors.Join(errs...)
 }
 
 func (r *readers) close() error {

@@ -40,11 +40,35 @@ func mustClose(t testing.TB, w *raftlog.WAL) {
 	}
 }
 
+// mustSync syncs, and does all maintenance that is due.
 func mustSync(t testing.TB, w *raftlog.WAL) {
 	t.Helper()
 	if _, err := w.Sync(); err != nil {
 		t.Fatal(err)
 	}
+	mustMaintain(t, w)
+}
+
+func mustMaintain(t testing.TB, w *raftlog.WAL) {
+	t.Helper()
+	if err := maintain(w); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func maintain(w *raftlog.WAL) error {
+	for w.Due() {
+		sync, err := w.Maintain()
+		if err != nil {
+			return err
+		}
+		if sync {
+			if _, err := w.Sync(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // put stages n entries of a term behind the last.
@@ -129,34 +153,45 @@ func readFiles(t testing.TB, dir string) files {
 	return fs
 }
 
-// write makes dir hold exactly these files.
+// write makes dir hold exactly these files, and the directories that they are
+// in.
 func (fs files) write(t testing.TB, dir string) {
 	t.Helper()
-	if err := os.MkdirAll(filepath.Join(dir, "wal"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	old, err := filepath.Glob(filepath.Join(dir, "*"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	inner, err := filepath.Glob(filepath.Join(dir, "wal", "*"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range append(old, inner...) {
+	var dirs []string
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			dirs = append(dirs, path)
+			return nil
+		}
 		name, err := filepath.Rel(dir, path)
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
-		if _, ok := fs[name]; !ok && name != "wal" {
-			if err := os.Remove(path); err != nil {
-				t.Fatal(err)
-			}
+		if _, ok := fs[name]; !ok {
+			return os.Remove(path)
 		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	for name, data := range fs {
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := len(dirs) - 1; i > 0; i-- { // the inner ones come last; the first is dir
+		if left, err := os.ReadDir(dirs[i]); err == nil && len(left) == 0 && filepath.Base(dirs[i]) != "wal" {
+			if err := os.Remove(dirs[i]); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }
@@ -169,10 +204,23 @@ func (fs files) clone() files {
 	return c
 }
 
+// segments lists the files of the engine, in order.
 func (fs files) segments() []string {
 	var names []string
 	for name := range fs {
-		if filepath.Dir(name) == "wal" {
+		if filepath.Dir(filepath.Dir(name)) == "wal" && filepath.Base(name) == "00000000000000000001" {
+			names = append(names, name)
+		}
+	}
+	sort.Strings(names)
+	return names
+}
+
+// summaries lists the summaries, in order.
+func (fs files) summaries() []string {
+	var names []string
+	for name := range fs {
+		if filepath.Base(name) == "SUMMARY" {
 			names = append(names, name)
 		}
 	}

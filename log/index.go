@@ -12,93 +12,6 @@ import (
 	"github.com/ballast-raft/ballast/messages"
 )
 
-// run says that all indexes from from on have a value, up to the next run.
-type run struct{ from, value uint64 }
-
-// runs maps indexes to terms, or to types: both hardly ever change, so a run
-// of 16 bytes stands for thousands of entries.
-type runs []run
-
-func (r runs) at(index uint64) uint64 {
-	i := sort.Search(len(r), func(i int) bool { return r[i].from > index })
-	return r[i-1].value
-}
-
-func (r *runs) push(index, value uint64) {
-	if n := len(*r); n == 0 || (*r)[n-1].value != value {
-		*r = append(*r, run{index, value})
-	}
-}
-
-func (r *runs) cutFrom(index uint64) {
-	n := len(*r)
-	for n > 0 && (*r)[n-1].from >= index {
-		n--
-	}
-	*r = (*r)[:n]
-}
-
-func (r *runs) cutBefore(index uint64) {
-	i := sort.Search(len(*r), func(i int) bool { return (*r)[i].from > index })
-	if i > 1 {
-		*r = slices.Delete(*r, 0, i-1)
-	}
-	if i > 0 {
-		(*r)[0].from = index
-	}
-}
-
-// locator is where the data of one entry lies: 16 bytes of memory per entry.
-type locator struct {
-	ordinal uint32 // of the segment, counted since the open
-	offset  uint32
-	size    uint32
-	crc     uint32
-}
-
-// pageEntries locators make a page of 8 KiB. Memory is given back a page at a
-// time; the last page of a group grows as a slice does, so that ten thousand
-// small groups do not hold ten thousand pages.
-const pageEntries = 512
-
-// pages holds the locators of consecutive indexes from base on.
-type pages struct {
-	base  uint64
-	pages [][]locator
-}
-
-func (p *pages) at(index uint64) locator {
-	i := index - p.base
-	return p.pages[i/pageEntries][i%pageEntries]
-}
-
-func (p *pages) push(l locator) {
-	n := len(p.pages)
-	if n == 0 || len(p.pages[n-1]) == pageEntries {
-		p.pages = append(p.pages, nil)
-		n++
-	}
-	p.pages[n-1] = append(p.pages[n-1], l)
-}
-
-func (p *pages) cutFrom(index uint64) {
-	i := index - p.base
-	n := int((i + pageEntries - 1) / pageEntries)
-	clear(p.pages[n:])
-	p.pages = p.pages[:n]
-	if i%pageEntries != 0 {
-		p.pages[n-1] = p.pages[n-1][:i%pageEntries]
-	}
-}
-
-func (p *pages) cutBefore(index uint64) {
-	n := (index - p.base) / pageEntries
-	p.pages = slices.Delete(p.pages, 0, int(n))
-	p.base += n * pageEntries
-}
-
-func (p *pages) reset(base uint64) { *p = pages{base: base} }
-
 // cursor is what a change to a group is checked against: everything that is
 // known of the group but where its entries are. There is one for what is
 // staged and one for what is durable.
@@ -107,13 +20,11 @@ type cursor struct {
 	prevTerm    uint64
 	terms       runs
 	hard        messages.HardState
-	// overwritten is the lowest index that the open batch has written or
-	// removed, in a cursor of what is staged: from there on the durable index
-	// does not say where the entries are.
-	overwritten uint64
+	// cuts counts the truncations from the back, and the resets.
+	cuts uint64
 }
 
-func newCursor() cursor { return cursor{first: 1, overwritten: math.MaxUint64} }
+func newCursor() cursor { return cursor{first: 1} }
 
 func (c *cursor) empty() bool { return c.last < c.first }
 
@@ -128,7 +39,6 @@ func (c *cursor) term(index uint64) uint64 {
 func (c *cursor) lastTerm() uint64 { return c.term(c.last) }
 
 func (c *cursor) append(entries []entryRef) {
-	c.overwritten = min(c.overwritten, c.last+1)
 	for i := range entries {
 		c.terms.push(c.last+1, entries[i].term)
 		c.last++
@@ -136,9 +46,9 @@ func (c *cursor) append(entries []entryRef) {
 }
 
 func (c *cursor) truncateFrom(index uint64) {
-	c.overwritten = min(c.overwritten, index)
 	c.terms.cutFrom(index)
 	c.last = index - 1
+	c.cuts++
 }
 
 func (c *cursor) truncateBefore(index, prevTerm uint64) {
@@ -149,15 +59,14 @@ func (c *cursor) truncateBefore(index, prevTerm uint64) {
 }
 
 func (c *cursor) reset(index, term uint64) {
-	c.overwritten = 0
 	c.first, c.last, c.prevTerm, c.terms = index+1, index, term, nil
 	c.hard.Commit = index
+	c.cuts++
 }
 
 func (c *cursor) clone() *cursor {
 	d := *c
 	d.terms = slices.Clone(c.terms)
-	d.overwritten = math.MaxUint64
 	return &d
 }
 
@@ -165,16 +74,96 @@ func (c *cursor) bounds() messages.LogBounds {
 	return messages.LogBounds{First: c.first, Last: c.last, PrevTerm: c.prevTerm, LastTerm: c.lastTerm(), HardState: c.hard}
 }
 
+// span says that the entries from first on, up to the next span, lie in a
+// segment.
+type span struct {
+	first   uint64
+	segment *segment
+	entries *stretch
+}
+
 // group is the durable state of one group.
 type group struct {
 	cursor
 	types  runs
-	data   pages
+	spans  []span
 	stable map[string][]byte
-	// partial: the log's front is gone and no checkpoint has been read yet, so
-	// it is not known where this group begins and ends. Only while a log is
-	// being recovered.
-	partial bool
+}
+
+// cutSpans drops what says where entries ≥ index lie.
+func (g *group) cutSpans(index uint64) {
+	n := len(g.spans)
+	for n > 0 && g.spans[n-1].first >= index {
+		n--
+	}
+	clear(g.spans[n:])
+	g.spans = g.spans[:n]
+}
+
+// dropSpans drops what says where entries < index lie.
+func (g *group) dropSpans(index uint64) {
+	i := sort.Search(len(g.spans), func(i int) bool { return g.spans[i].first > index }) - 1
+	if i > 0 {
+		g.spans = slices.Delete(g.spans, 0, i)
+	}
+	if i >= 0 && g.spans[0].first < index {
+		g.spans[0].first = index
+	}
+}
+
+// push adds a span at the end, unless the last one goes on in the same place.
+func (g *group) push(first uint64, seg *segment, s *stretch) {
+	if n := len(g.spans); n > 0 && g.spans[n-1].entries == s && g.spans[n-1].segment == seg {
+		return
+	}
+	g.spans = append(g.spans, span{first, seg, s})
+}
+
+// move says that from ≤ index < to lie in a stretch, and no longer where they
+// lay before.
+func (g *group) move(seg *segment, s *stretch, from, to uint64) {
+	spans := make([]span, 0, len(g.spans)+2)
+	placed := false
+	for i, p := range g.spans {
+		end := uint64(math.MaxUint64)
+		if i+1 < len(g.spans) {
+			end = g.spans[i+1].first
+		}
+		if p.first < from {
+			spans = append(spans, p)
+		}
+		if !placed && end > from {
+			spans = append(spans, span{from, seg, s})
+			placed = true
+		}
+		if end > to {
+			p.first = max(p.first, to)
+			spans = append(spans, p)
+		}
+	}
+	if !placed {
+		spans = append(spans, span{from, seg, s})
+	}
+	g.spans = spans
+}
+
+// at returns the span of an index from first to last.
+func (g *group) at(index uint64) *span {
+	if n := len(g.spans); g.spans[n-1].first <= index {
+		return &g.spans[n-1]
+	}
+	i := sort.Search(len(g.spans), func(i int) bool { return g.spans[i].first > index })
+	return &g.spans[i-1]
+}
+
+// oldest is the ordinal of the oldest segment that holds an entry of the
+// group. The caller knows that there is one.
+func (g *group) oldest() uint32 {
+	oldest := uint32(math.MaxUint32)
+	for i := range g.spans {
+		oldest = min(oldest, g.spans[i].segment.ordinal)
+	}
+	return oldest
 }
 
 // index is the durable state of all groups, as the records up to durable have
@@ -182,98 +171,57 @@ type group struct {
 type index struct {
 	groups  map[uint64]*group
 	durable uint64
-	// partial: see group. It ends with the record at whole, which must be a
-	// checkpoint. Those before it speak of entries that were removed after it.
-	partial bool
-	whole   uint64
-	// near is the Raft index that was appended last, to say what damage is
-	// near to.
-	near uint64
 }
 
-func newIndex(whole uint64) *index {
-	return &index{groups: map[uint64]*group{}, partial: whole != 0, whole: whole}
-}
+func newIndex() *index { return &index{groups: map[uint64]*group{}} }
 
 func (x *index) group(id uint64) *group {
 	g := x.groups[id]
 	if g == nil {
-		g = &group{cursor: newCursor(), partial: x.partial}
-		g.data.reset(1)
+		g = &group{cursor: newCursor()}
 		x.groups[id] = g
 	}
 	return g
 }
 
-// apply carries out the change in the record at a wal index, which starts at
-// an offset of a segment. An error means that the record contradicts those
-// before it.
-func (x *index) apply(c *change, at uint64, ordinal, offset uint32) error {
-	if at == x.whole && c.kind != kindCheckpoint {
-		return fmt.Errorf("%s where the manifest says that a checkpoint is", c.kind)
+// apply carries out a change whose record starts at body in a segment, and
+// folds it into what the segment does.
+func (x *index) apply(c *change, seg *segment, body uint32) error {
+	if err := seg.fold.add(c, body); err != nil {
+		return err
 	}
 	if c.kind == kindCheckpoint {
-		if !x.partial || at == x.whole {
-			if err := x.checkpoint(c); err != nil {
-				return err
-			}
-		}
-		x.durable = at
-		return nil
+		return nil // it says what is known
 	}
 	g := x.group(c.group)
-	contradiction := func() error {
-		return fmt.Errorf("%s %d contradicts a log of %d to %d in group %d", c.kind, c.index, g.first, g.last, c.group)
-	}
 	switch c.kind {
-	case kindAppend:
+	case kindAppend, kindBeside:
 		if c.hasHard {
 			g.hard = c.hard
 		}
 		if len(c.entries) == 0 {
 			break
 		}
-		if g.partial {
-			g.partial = false
-			g.restart(c.index)
-		}
-		if c.index != g.last+1 || c.entries[0].term < g.lastTerm() {
-			return contradiction()
-		}
-		i := c.index
-		for k := range c.entries {
-			e := &c.entries[k]
-			g.types.push(i, uint64(e.typ))
-			g.data.push(locator{ordinal: ordinal, offset: offset + e.off, size: e.size, crc: e.crc})
-			i++
+		g.push(c.index, seg, &seg.fold.groups[c.group].tail)
+		for i := range c.entries {
+			g.types.push(c.index+uint64(i), uint64(c.entries[i].typ))
 		}
 		g.append(c.entries)
-		x.near = g.last
+	case kindRelocated:
+		moved := seg.fold.groups[c.group].moved
+		s := moved[len(moved)-1]
+		if from, to := max(s.base, g.first), min(s.end(), g.last+1); from < to {
+			g.move(seg, s, from, to)
+		}
 	case kindTruncateFrom:
-		if g.partial || x.partial && c.index < g.first {
-			g.partial = false
-			g.restart(c.index)
-			break
-		}
-		if c.index < g.first || c.index > g.last {
-			return contradiction()
-		}
+		g.cutSpans(c.index)
 		g.types.cutFrom(c.index)
-		g.data.cutFrom(c.index)
 		g.truncateFrom(c.index)
 	case kindTruncateBefore:
-		if g.partial || x.partial && c.index <= g.first {
-			break // the checkpoint that follows says where the group begins
-		}
-		if c.index <= g.first || c.index > g.last+1 || !x.partial && g.term(c.index-1) != c.term {
-			return contradiction()
-		}
 		g.cutBefore(c.index, c.term)
 	case kindReset:
-		g.partial = false
+		g.spans, g.types = nil, nil
 		g.reset(c.index, c.term)
-		g.types = nil
-		g.data.reset(c.index + 1)
 	case kindStable:
 		if c.removed {
 			delete(g.stable, c.name)
@@ -284,66 +232,111 @@ func (x *index) apply(c *change, at uint64, ordinal, offset uint32) error {
 		}
 		g.stable[c.name] = bytes.Clone(c.value)
 	}
-	x.durable = at
 	return nil
-}
-
-// restart makes an empty log that goes on at first.
-func (g *group) restart(first uint64) {
-	g.first, g.last, g.prevTerm, g.terms, g.types = first, first-1, 0, nil, nil
-	g.data.reset(first)
 }
 
 func (g *group) cutBefore(index, prevTerm uint64) {
 	if index > g.last {
-		g.types = nil
-		g.data.reset(index)
+		g.types, g.spans = nil, nil
 	} else {
 		g.types.cutBefore(index)
-		g.data.cutBefore(index)
+		g.dropSpans(index)
 	}
 	g.truncateBefore(index, prevTerm)
 }
 
-// checkpoint compares the state with a checkpoint, or takes over from it what
-// was in records that are gone.
-func (x *index) checkpoint(c *change) error {
-	if !x.partial {
-		if have := x.metadata(); !slices.EqualFunc(have, c.groups, sameMeta) {
-			return fmt.Errorf("checkpoint contradicts the records before it")
-		}
-		return nil
+// rebuild collects the folds of all segments, in order, into an index.
+type rebuild struct {
+	*index
+	// partial: there are records before the floor, and the checkpoint that
+	// stands for them lies in a later segment, so it is not known where a group
+	// begins and ends.
+	partial bool
+	near    uint64
+}
+
+// add takes in the next segment. whole is set if it holds the checkpoint that
+// the manifest names.
+func (r *rebuild) add(seg *segment, whole bool) error {
+	if whole {
+		r.partial = false
 	}
-	known := make(map[uint64]bool, len(c.groups))
-	for i := range c.groups {
-		m := &c.groups[i]
-		known[m.group] = true
-		g := x.group(m.group)
-		last := m.first + m.count - 1
-		switch {
-		case g.partial && m.count == 0:
-			g.restart(m.first)
-		case g.partial, g.last != last, g.first > m.first:
-			return fmt.Errorf("entries %d to %d of group %d are missing before the checkpoint", m.first, last, m.group)
-		case g.first < m.first:
-			g.cutBefore(m.first, m.prevTerm)
+	for _, id := range slices.Sorted(maps.Keys(seg.fold.groups)) {
+		f := seg.fold.groups[id]
+		g := r.group(id)
+		if f.cut != math.MaxUint64 {
+			if !r.partial && !whole && f.cut != 0 && (f.cut > g.last+1 || f.cut < g.first) {
+				return fmt.Errorf("entries from %d on contradict a log of %d to %d in group %d", f.cut, g.first, g.last, id)
+			}
+			g.cutSpans(f.cut)
 		}
-		g.partial = false
-		g.prevTerm, g.hard = m.prevTerm, m.hard
-		if g.lastTerm() != m.lastTerm {
-			return fmt.Errorf("checkpoint has term %d at the end of group %d, which has %d", m.lastTerm, m.group, g.lastTerm())
+		for _, s := range f.moved {
+			g.move(seg, s, s.base, s.end())
 		}
-		g.stable = make(map[string][]byte, len(m.stableNames))
-		for j, name := range m.stableNames {
-			g.stable[name] = bytes.Clone(m.stableValues[j])
+		if f.tail.count > 0 {
+			g.push(f.tail.base, seg, &f.tail)
+		}
+		if f.hasFirst {
+			g.first, g.prevTerm = f.first, f.prevTerm
+		}
+		if f.hasLast {
+			g.last = f.last
+		}
+		if f.hasHard {
+			g.hard = f.hard
+		} else if f.hasCommit {
+			g.hard.Commit = f.hard.Commit
+		}
+		if f.whole {
+			g.stable = nil
+		}
+		for name, value := range f.stable {
+			if value == nil {
+				delete(g.stable, name)
+				continue
+			}
+			if g.stable == nil {
+				g.stable = map[string][]byte{}
+			}
+			g.stable[name] = value
 		}
 	}
-	for id := range x.groups {
-		if !known[id] {
-			return fmt.Errorf("checkpoint lacks group %d", id)
+	if seg.fold.near != 0 {
+		r.near = seg.fold.near
+	}
+	return nil
+}
+
+// finish verifies that every entry is there, and collects their terms.
+func (r *rebuild) finish() error {
+	for _, id := range slices.Sorted(maps.Keys(r.groups)) {
+		g := r.groups[id]
+		if g.last+1 < g.first {
+			return fmt.Errorf("group %d begins at %d and ends at %d", id, g.first, g.last)
+		}
+		g.cutSpans(g.last + 1)
+		if g.empty() {
+			g.spans = nil
+			continue
+		}
+		g.dropSpans(g.first)
+		next := g.first
+		for i, s := range g.spans {
+			end := g.last + 1
+			if i+1 < len(g.spans) {
+				end = g.spans[i+1].first
+			}
+			if s.first != next || s.entries.base > s.first || s.entries.end() < end {
+				return fmt.Errorf("entries %d to %d of group %d are missing", next, g.last, id)
+			}
+			g.terms.copyRange(s.entries.terms, s.first, end)
+			g.types.copyRange(s.entries.types, s.first, end)
+			next = end
+		}
+		if next != g.last+1 {
+			return fmt.Errorf("entries %d to %d of group %d are missing", next, g.last, id)
 		}
 	}
-	x.partial = false
 	return nil
 }
 
@@ -375,20 +368,13 @@ func (x *index) checkpointSize() int64 {
 	return n
 }
 
-func sameMeta(a, b groupMeta) bool {
-	return a.group == b.group && a.first == b.first && a.count == b.count && a.prevTerm == b.prevTerm &&
-		a.lastTerm == b.lastTerm && a.hard == b.hard && slices.Equal(a.stableNames, b.stableNames) &&
-		slices.EqualFunc(a.stableValues, b.stableValues, func(p, q []byte) bool { return string(p) == string(q) })
-}
-
-// oldest is the ordinal of the first segment that holds a live entry, or
-// MaxUint32 if none does. Entries lie in the order of their indexes, so the
-// first one of each group decides.
+// oldest is the ordinal of the oldest segment that holds a live entry, or
+// MaxUint32 if none does.
 func (x *index) oldest() uint32 {
 	oldest := uint32(math.MaxUint32)
 	for _, g := range x.groups {
 		if !g.empty() {
-			oldest = min(oldest, g.data.at(g.first).ordinal)
+			oldest = min(oldest, g.oldest())
 		}
 	}
 	return oldest

@@ -1,8 +1,10 @@
 package log
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"maps"
 	"path/filepath"
@@ -28,6 +30,9 @@ type Report struct {
 	// unfinished ones, which the next Open removes.
 	Segments []SegmentReport
 	Leftover []string
+	// Prepared are segments that were made ready and never used, Spares files
+	// that wait to be used again.
+	Prepared, Spares []string
 	// Groups as the records up to the first damage make them.
 	Groups []GroupReport
 	// Torn is what the next Open will remove as a write that a crash cut
@@ -45,8 +50,12 @@ type SegmentReport struct {
 	// if there is none.
 	First, Last uint64
 	// Size of the file; Good is how much of it good records take up, and
-	// Zeros how much is zeros after them.
-	Size, Good, Zeros int64
+	// Zeros how much is zeros after them. DataBytes is how much data of large
+	// appends lies beside it.
+	Size, Good, Zeros, DataBytes int64
+	// Summary says whether the segment is closed and has a good summary, which
+	// the next Open reads instead of its records.
+	Summary bool
 	// Entries and PayloadBytes count the entries, live or not.
 	Entries, PayloadBytes int64
 	// Kinds counts the records of each kind by name.
@@ -92,10 +101,10 @@ func Inspect(dir string) (Report, error) { return InspectRecords(dir, nil) }
 // InspectRecords is Inspect, and calls visit for every good record in order.
 func InspectRecords(dir string, visit func(RecordReport)) (Report, error) {
 	r := Report{Dir: dir}
-	s := &logScan{dir: filepath.Clean(dir)}
+	s := &logScan{dir: filepath.Clean(dir), full: true}
 	err := s.load()
 	if errors.Is(err, fs.ErrNotExist) {
-		if fresh, e := unborn(s.dir, s.segments); e == nil && !fresh {
+		if fresh, e := unborn(s.dir, s.found); e == nil && !fresh {
 			err = &messages.CorruptError{Path: filepath.Join(s.dir, manifestName), Offset: -1, Reason: "the file is missing"}
 		}
 	}
@@ -103,20 +112,16 @@ func InspectRecords(dir string, visit func(RecordReport)) (Report, error) {
 		return r, fmt.Errorf("log: inspect %s: %w", dir, err)
 	}
 	r.Identity, r.Floor, r.Mark, r.MarkOK = s.manifest.identity, s.manifest.floor, s.mark, s.markOK
-	for _, f := range s.leftover {
-		r.Leftover = append(r.Leftover, f.path)
-	}
-	r.Leftover = append(r.Leftover, s.temps...)
+	r.Leftover, r.Spares = s.leftover, s.spares
 	if err != nil {
 		return r, nil // without manifest and mark no record can be judged
 	}
 
-	r.Segments = make([]SegmentReport, len(s.segments))
-	for i, f := range s.segments {
-		r.Segments[i] = SegmentReport{Path: f.path, First: f.start, Last: f.start - 1, Size: f.size, Kinds: map[string]int{}}
-	}
 	see := func(i int, at uint64, offset int, c *change, size int) {
-		seg := &r.Segments[i]
+		seg := r.segment(s, i)
+		if seg.Last < seg.First {
+			seg.First = at
+		}
 		seg.Last, seg.Good = at, int64(offset+size)
 		seg.Kinds[c.kind.String()]++
 		seg.Entries += int64(len(c.entries))
@@ -124,7 +129,7 @@ func InspectRecords(dir string, visit func(RecordReport)) (Report, error) {
 			seg.PayloadBytes += int64(c.entries[k].size)
 		}
 		if visit != nil {
-			visit(c.report(at, s.segments[i].path, int64(offset), int64(size)))
+			visit(c.report(at, seg.Path, int64(offset), int64(size)))
 		}
 	}
 	err = s.verify(see)
@@ -132,36 +137,62 @@ func InspectRecords(dir string, visit func(RecordReport)) (Report, error) {
 		return r, fmt.Errorf("log: inspect %s: %w", dir, err)
 	}
 	r.Last = s.last
-	if err != nil {
-		// What comes after the damage is not part of any state, but whether
-		// it is good by itself is worth knowing.
-		for i := len(s.ends); i < len(s.segments); i++ {
+	next := s.manifest.floor
+	for i, f := range s.found {
+		seg := r.segment(s, i)
+		if f.segment.first != 0 {
+			next = f.segment.first
+		} else if err != nil {
+			// What comes after the damage is not part of any state, but whether
+			// it is good by itself is worth knowing.
 			if err := r.rest(s, i, see); err != nil && !r.damaged(err) {
 				return r, fmt.Errorf("log: inspect %s: %w", dir, err)
 			}
+			seg = r.segment(s, i)
+		}
+		if seg.Last < seg.First {
+			seg.First, seg.Last = next, next-1
+		}
+		next = seg.Last + 1
+		seg.DataBytes = f.segment.dataSize
+		if sum, e := readSummary(f.summaryPath(), s.manifest.identity, f.segment.ordinal); e == nil {
+			seg.Summary = sum.first == seg.First && sum.size == f.logSize
+		}
+		if i < len(s.found)-1 || err == nil && s.torn == "" {
+			seg.Zeros = max(0, f.logSize-f.segment.size)
 		}
 	}
-	for i, end := range s.ends {
-		if i < len(s.ends)-1 || err == nil && s.torn == "" {
-			r.Segments[i].Zeros = s.segments[i].size - int64(end)
+	for _, f := range s.blank {
+		r.Prepared = append(r.Prepared, f.segment.dir)
+	}
+	if n := len(s.found) - 1; err == nil && s.torn != "" {
+		f := s.found[n]
+		r.Torn = &messages.TailRepaired{Path: f.segment.logPath(), Offset: f.size, Bytes: f.logSize - f.size, Reason: s.torn}
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.groups)) {
+		g := s.groups[id]
+		gr := GroupReport{Group: id, Stable: map[string]int{}}
+		if err == nil {
+			gr.Bounds = g.bounds()
+			if !g.empty() {
+				gr.OldestSegment = segmentDir(s.dir, uint64(g.oldest()))
+			}
 		}
-	}
-	if n := len(s.segments) - 1; err == nil && s.torn != "" {
-		r.Torn = &messages.TailRepaired{Path: s.segments[n].path, Offset: int64(s.ends[n]),
-			Bytes: s.segments[n].size - int64(s.ends[n]), Reason: s.torn}
-	}
-	for _, id := range slices.Sorted(maps.Keys(s.index.groups)) {
-		g := s.index.groups[id]
-		gr := GroupReport{Group: id, Bounds: g.bounds(), Stable: map[string]int{}}
 		for name, value := range g.stable {
 			gr.Stable[name] = len(value)
-		}
-		if !g.empty() {
-			gr.OldestSegment = s.segments[g.data.at(g.first).ordinal].path
 		}
 		r.Groups = append(r.Groups, gr)
 	}
 	return r, nil
+}
+
+// segment returns the report of a segment, and begins those up to it.
+func (r *Report) segment(s *logScan, i int) *SegmentReport {
+	for n := len(r.Segments); n <= i; n++ {
+		f := s.found[n]
+		r.Segments = append(r.Segments, SegmentReport{Path: f.segment.logPath(), First: 1, Size: max(0, f.logSize), Kinds: map[string]int{}})
+	}
+	return &r.Segments[i]
 }
 
 // damaged takes damage over into the report.
@@ -174,13 +205,19 @@ func (r *Report) damaged(err error) bool {
 	return true
 }
 
-// rest reads a segment that lies after damage.
+// rest reads a segment that lies after damage. The wal index of its first
+// record is known only from its summary, or else from that record.
 func (r *Report) rest(s *logScan, i int, see func(int, uint64, int, *change, int)) error {
-	data, err := readSegment(nil, s.segments[i])
+	f := s.found[i]
+	if f.logSize < 0 {
+		return s.corrupt(f.segment.logPath(), -1, "the segment is missing")
+	}
+	data, err := readFile(nil, f.segment.logPath(), f.logSize)
 	if err != nil {
 		return err
 	}
-	got := scanSegment(data, s.segments[i].start, s.seed, func(at uint64, offset, body int, rec []byte) error {
+	start := firstIndex(data, s.last+1, s.seed)
+	got := scanSegment(data, start, s.seed, func(at uint64, offset, body int, rec []byte) error {
 		c, _, err := decodeRecord(rec, nil, false)
 		if err != nil {
 			return err
@@ -188,10 +225,23 @@ func (r *Report) rest(s *logScan, i int, see func(int, uint64, int, *change, int
 		see(i, at, offset, &c, body+len(rec)-offset)
 		return nil
 	})
+	f.size = int64(got.end)
 	if got.reason != "" {
-		return s.corrupt(s.segments[i].path, int64(got.end), got.reason)
+		return s.corrupt(f.segment.logPath(), int64(got.end), got.reason)
 	}
+	s.last = max(s.last, got.next-1)
 	return nil
+}
+
+// firstIndex is the wal index of the first record of a segment, as its check
+// implies, if that is no less than the one that would follow the last good one.
+func firstIndex(data []byte, least uint64, seed uint32) uint64 {
+	rec, _, reason := cutFrame(data)
+	if reason != "" {
+		return least
+	}
+	low := recoverIndex(crc32.Checksum(rec[4:], castagnoli), binary.LittleEndian.Uint32(rec), seed)
+	return least + uint64(low-uint32(least))
 }
 
 func (c *change) report(at uint64, path string, offset, size int64) RecordReport {

@@ -16,18 +16,19 @@ import (
 const (
 	manifestName    = "MANIFEST"
 	markName        = "MARK"
-	walName         = "wal"
 	manifestMagic   = "BLSTLOG1"
-	manifestVersion = 1
+	manifestVersion = 2
 	manifestSize    = 64
 )
 
 // manifest is what must be known before a segment is read.
 type manifest struct {
 	identity [16]byte
-	// floor is the wal index of the first record that must exist. Segments
-	// that begin before it are leftovers of a removal that a crash cut short.
-	floor uint64
+	// floor is the wal index of the first record that must exist, and ordinal
+	// the segment that it begins. Segments before that are leftovers of a
+	// removal that a crash cut short.
+	floor   uint64
+	ordinal uint32
 	// checkpoint is the wal index of the checkpoint that was written before
 	// the floor was raised: it makes up for the records that are gone. Zero if
 	// the floor is 1.
@@ -44,6 +45,7 @@ func (m *manifest) encode() []byte {
 	copy(b[16:], m.identity[:])
 	binary.LittleEndian.PutUint64(b[32:], m.floor)
 	binary.LittleEndian.PutUint64(b[40:], m.checkpoint)
+	binary.LittleEndian.PutUint64(b[48:], uint64(m.ordinal))
 	binary.LittleEndian.PutUint32(b[12:], manifestSum(b))
 	return b
 }
@@ -81,8 +83,8 @@ func readManifest(dir string) (manifest, error) {
 		return manifest{}, fmt.Errorf("manifest %s: version %d: %w", path, v, messages.ErrIncompatible)
 	}
 	m := manifest{identity: [16]byte(b[16:32]), floor: binary.LittleEndian.Uint64(b[32:]),
-		checkpoint: binary.LittleEndian.Uint64(b[40:])}
-	if m.floor == 0 || (m.floor > 1) != (m.checkpoint != 0) || m.checkpoint != 0 && m.checkpoint < m.floor {
+		checkpoint: binary.LittleEndian.Uint64(b[40:]), ordinal: binary.LittleEndian.Uint32(b[48:])}
+	if m.floor == 0 || m.ordinal == 0 || (m.floor > 1) != (m.checkpoint != 0) || m.checkpoint != 0 && m.checkpoint < m.floor {
 		return damage(32, fmt.Sprintf("floor %d and checkpoint %d", m.floor, m.checkpoint))
 	}
 	return m, nil
@@ -107,9 +109,9 @@ func readMark(dir string, identity [16]byte) (p durable.Position, ok bool, err e
 // a crash cut short, or is not a log at all: the manifest is written last, so
 // nothing can have been acknowledged then. A mark or a segment that says
 // otherwise means that the manifest was lost.
-func unborn(dir string, segments []segmentFile) (bool, error) {
-	for _, s := range segments {
-		if s.size != 0 {
+func unborn(dir string, segments []*foundSegment) (bool, error) {
+	for _, f := range segments {
+		if f.logSize > 0 || f.segmentFiles.dataSize > 0 {
 			return false, nil
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"sort"
 	"syscall"
 
 	"github.com/ballast-raft/ballast/messages"
@@ -30,18 +31,6 @@ type found struct {
 	index   uint64
 	term    uint64
 	typ     uint8
-}
-
-// lookup finds an entry. The caller holds state.
-func (w *WAL) lookup(g *group, index uint64) found {
-	l := g.data.at(index)
-	return found{
-		locator: l,
-		segment: w.segments[l.ordinal-w.base],
-		index:   index,
-		term:    g.terms.at(index),
-		typ:     uint8(g.types.at(index)),
-	}
 }
 
 var noGroup = &group{cursor: newCursor()}
@@ -71,25 +60,32 @@ var errRemoved = errors.New("segment removed")
 func (w *WAL) Entry(group, index uint64) (messages.Entry, error) {
 	for {
 		f, err := w.find(group, index)
+		if err == errNotLoaded {
+			if err = w.load(f.segment); err == nil || err == errRemoved {
+				continue
+			}
+		}
 		if err != nil {
 			return messages.Entry{}, fmt.Errorf("log: read %d of group %d: %w", index, group, err)
 		}
-		data := make([]byte, f.size)
-		if err = w.read(f.segment, data, f.offset); err == nil {
+		data := make([]byte, f.size())
+		if err = w.read(f.segment, f.beside(), data, int64(f.offset)); err == nil {
 			err = f.verify(data)
 		} else if err != errRemoved {
 			err = f.unreadable(err)
 		}
 		switch {
 		case err == errRemoved:
-			continue // so the entry has been compacted, and find says so
+			continue // so the entry has been compacted or moved, and find says so
 		case err != nil:
 			return messages.Entry{}, fmt.Errorf("log: read %d of group %d: %w", index, group, err)
 		}
-		return f.entry(data), nil
+		return messages.Entry{Index: f.index, Term: f.term, Type: f.typ, Data: data}, nil
 	}
 }
 
+// find looks an entry up. If the error is errNotLoaded, the result has only the
+// segment.
 func (w *WAL) find(group, index uint64) (found, error) {
 	w.state.RLock()
 	defer w.state.RUnlock()
@@ -100,7 +96,11 @@ func (w *WAL) find(group, index uint64) (found, error) {
 	if err := g.check(index); err != nil {
 		return found{}, err
 	}
-	return w.lookup(g, index), nil
+	s := g.at(index)
+	if s.entries.pages == nil {
+		return found{segment: s.segment}, errNotLoaded
+	}
+	return found{s.entries.locator(index), s.segment, index, g.terms.at(index), uint8(g.types.at(index))}, nil
 }
 
 // Entries implements Store. The entries' Data are parts of buffers of up to
@@ -118,97 +118,227 @@ func (w *WAL) Entries(group, from, to uint64, maxBytes int) ([]messages.Entry, e
 	}
 }
 
+// piece is a part of a file that holds the next n entries of a range.
+type piece struct {
+	segment    *segment
+	beside     bool
+	start, end int64
+	n          int
+	payload    int64
+}
+
 func (w *WAL) readRange(group, from, to uint64, maxBytes int) ([]messages.Entry, error) {
-	list, err := w.findRange(group, from, to, maxBytes)
-	if err != nil || len(list) == 0 {
+	entries, locators, pieces, missing, err := w.findRange(group, from, to, maxBytes)
+	if err == errNotLoaded {
+		if err = w.load(missing); err == nil {
+			err = errRemoved // look again
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
-	entries := make([]messages.Entry, 0, len(list))
-	for len(list) > 0 {
-		// The longest run of entries that lie close together.
-		n, end := 1, uint64(list[0].offset)+uint64(list[0].size)
-		for n < len(list) {
-			f := &list[n]
-			stop := uint64(f.offset) + uint64(f.size)
-			if f.segment != list[0].segment || uint64(f.offset) < end || uint64(f.offset)-end > readGap ||
-				stop-uint64(list[0].offset) > readPiece {
-				break
-			}
-			n, end = n+1, stop
-		}
-		start := list[0].offset
-		data := make([]byte, end-uint64(start))
-		if err := w.read(list[0].segment, data, start); err == errRemoved {
+	at := 0
+	for _, p := range pieces {
+		part, where := entries[at:at+p.n], locators[at:at+p.n]
+		at += p.n
+		f := found{locator: where[0], segment: p.segment, index: part[0].Index}
+		data := make([]byte, p.end-p.start)
+		if err := w.read(p.segment, p.beside, data, p.start); err == errRemoved {
 			return nil, err
 		} else if err != nil {
-			return nil, list[0].unreadable(err)
-		}
-		payload := 0
-		for i := range list[:n] {
-			payload += int(list[i].size)
+			return nil, f.unreadable(err)
 		}
 		var packed []byte // if the gaps are more than the entries, they are not kept
-		if payload < len(data)/2 {
-			packed = make([]byte, 0, payload)
+		if p.payload < int64(len(data)/2) {
+			packed = make([]byte, 0, p.payload)
 		}
-		for i := range list[:n] {
-			f := &list[i]
-			at := f.offset - start
-			d := data[at : at+f.size : at+f.size]
-			if err := f.verify(d); err != nil {
-				return nil, err
+		for i := range part {
+			l := where[i]
+			o := int64(l.offset) - p.start
+			d := data[o : o+int64(l.size()) : o+int64(l.size())]
+			if crc32.Checksum(d, castagnoli) != l.crc {
+				f.locator, f.index = l, part[i].Index
+				return nil, f.damage("bad checksum", nil)
 			}
 			if packed != nil {
 				packed = append(packed, d...)
 				d = packed[len(packed)-len(d) : len(packed) : len(packed)]
 			}
-			entries = append(entries, f.entry(d))
+			part[i].Data = d
 		}
-		list = list[n:]
 	}
 	return entries, nil
 }
 
-func (w *WAL) findRange(group, from, to uint64, maxBytes int) ([]found, error) {
+// findRange looks up a range: the entries without their data, where that lies,
+// and the reads that it takes.
+func (w *WAL) findRange(group, from, to uint64, maxBytes int) (entries []messages.Entry, locators []locator, pieces []piece, missing *segment, err error) {
 	w.state.RLock()
 	defer w.state.RUnlock()
+	fail := func(err error) ([]messages.Entry, []locator, []piece, *segment, error) {
+		return nil, nil, nil, nil, err
+	}
 	switch {
 	case w.shut:
-		return nil, messages.ErrStopped
+		return fail(messages.ErrStopped)
 	case from > to:
-		return nil, messages.ErrInvalid
+		return fail(messages.ErrInvalid)
 	case maxBytes < 0:
-		return nil, fmt.Errorf("%d bytes at most: %w", maxBytes, messages.ErrInvalid)
+		return fail(fmt.Errorf("%d bytes at most: %w", maxBytes, messages.ErrInvalid))
 	case from == to:
-		return nil, nil
+		return fail(nil)
 	case maxBytes == 0:
 		maxBytes = defaultRangeBytes
 	}
 	g := w.group(group)
 	if err := g.check(from); err != nil {
-		return nil, err
+		return fail(err)
 	}
 	if err := g.check(to - 1); err != nil {
-		return nil, err
+		return fail(err)
 	}
-	var list []found
-	sum := uint64(0)
-	for i := from; i < to; i++ {
-		f := w.lookup(g, i)
-		if sum += uint64(f.size); len(list) == rangeEntries || sum > uint64(maxBytes) && i > from {
-			break
+	to = min(to, from+rangeEntries)
+	k := sort.Search(len(g.spans), func(i int) bool { return g.spans[i].first > from }) - 1
+	sum, n := uint64(0), 0
+	for i := from; i < to; k++ { // how many, before anything is made
+		s := &g.spans[k]
+		if s.entries.pages == nil {
+			return nil, nil, nil, s.segment, errNotLoaded
 		}
-		list = append(list, f)
+		for end := min(to, g.endOf(k)); i < end; i++ {
+			if sum += uint64(s.entries.locator(i).size()); sum > uint64(maxBytes) && i > from {
+				to = i
+				break
+			}
+			n++
+		}
 	}
-	return list, nil
+	entries, locators = make([]messages.Entry, n), make([]locator, n)
+	k = sort.Search(len(g.spans), func(i int) bool { return g.spans[i].first > from }) - 1
+	term, typ := g.terms.find(from), g.types.find(from)
+	at := 0
+	for i := from; i < to; k++ {
+		s := &g.spans[k]
+		for end := min(to, g.endOf(k)); i < end; i++ {
+			if term+1 < len(g.terms) && g.terms[term+1].from <= i {
+				term++
+			}
+			if typ+1 < len(g.types) && g.types[typ+1].from <= i {
+				typ++
+			}
+			l := s.entries.locator(i)
+			entries[at] = messages.Entry{Index: i, Term: g.terms[term].value, Type: uint8(g.types[typ].value)}
+			locators[at] = l
+			at++
+			start, stop := int64(l.offset), int64(l.offset)+int64(l.size())
+			if m := len(pieces); m > 0 {
+				p := &pieces[m-1]
+				if p.segment == s.segment && p.beside == l.beside() && start >= p.end && start-p.end <= readGap && stop-p.start <= readPiece {
+					p.end = stop
+					p.n++
+					p.payload += int64(l.size())
+					continue
+				}
+			}
+			pieces = append(pieces, piece{s.segment, l.beside(), start, stop, 1, int64(l.size())})
+		}
+	}
+	return entries, locators, pieces, nil, nil
 }
 
-// read fills data from a segment.
-func (w *WAL) read(s *segment, data []byte, offset uint32) error {
+// errNotLoaded: where the entries of a segment lie is in its summary.
+var errNotLoaded = errors.New("not loaded")
+
+// load reads where the entries of a closed segment lie: from its summary, or,
+// if that is not good, from its records.
+func (w *WAL) load(s *segment) error {
+	locators, err := loadLocators(s.summaryPath(), s.summary)
+	if err != nil {
+		if s.removed.Load() {
+			return errRemoved
+		}
+		var again error
+		if locators, again = s.reload(w.seed); again != nil {
+			if s.removed.Load() {
+				return errRemoved
+			}
+			return errors.Join(err, again)
+		}
+	}
+	w.state.Lock()
+	defer w.state.Unlock()
+	for _, t := range s.summary.stretches {
+		part := locators[:t.count:t.count]
+		locators = locators[t.count:]
+		if t.pages != nil {
+			continue // somebody else has just done it
+		}
+		pages := make([][]locator, 0, (len(part)+pageEntries-1)/pageEntries)
+		for len(part) > 0 {
+			n := min(pageEntries, len(part))
+			pages = append(pages, part[:n:n])
+			part = part[n:]
+		}
+		t.pages = pages
+	}
+	return nil
+}
+
+// refold reads the records of a closed segment. visit, if not nil, is asked
+// about each change.
+func (s *segment) refold(seed uint32, visit func(c *change) error) (*fold, scanned, error) {
+	size := s.summary.size
+	data, err := readFile(nil, s.logPath(), size)
+	if err != nil {
+		return nil, scanned{}, err
+	}
+	f := newFold()
+	var refs []entryRef
+	got := scanSegment(data, s.first, seed, func(_ uint64, _, body int, rec []byte) error {
+		c, r, err := decodeRecord(rec, refs[:0], true)
+		if err != nil {
+			return err
+		}
+		if refs = r; visit != nil {
+			if err := visit(&c); err != nil {
+				return err
+			}
+		}
+		return f.add(&c, uint32(body))
+	})
+	if got.reason == "" && (int64(got.end) != size || got.next != s.first+s.summary.records) {
+		got.reason = "records are missing"
+	}
+	return f, got, nil
+}
+
+// reload gets the locators from the segment itself.
+func (s *segment) reload(seed uint32) ([]locator, error) {
+	f, got, err := s.refold(seed, nil)
+	if err != nil {
+		return nil, err
+	}
+	var all []locator
+	for _, id := range slices.Sorted(maps.Keys(f.groups)) {
+		g := f.groups[id]
+		for _, t := range g.stretches() {
+			for _, p := range t.pages {
+				all = append(all, p...)
+			}
+		}
+	}
+	if got.reason != "" || uint64(len(all)) != s.summary.count {
+		return nil, &messages.CorruptError{Path: s.logPath(), Offset: int64(got.end), Reason: got.reason}
+	}
+	return all, nil
+}
+
+// read fills data from a file of a segment.
+func (w *WAL) read(s *segment, beside bool, data []byte, offset int64) error {
 	if len(data) == 0 {
 		return nil
 	}
-	h, err := w.readers.acquire(s)
+	h, err := w.readers.acquire(s, beside)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) && s.removed.Load() {
 			return errRemoved
@@ -216,7 +346,7 @@ func (w *WAL) read(s *segment, data []byte, offset uint32) error {
 		return err
 	}
 	defer w.readers.release(h)
-	if n, err := h.f.ReadAt(data, int64(offset)); n < len(data) {
+	if n, err := h.f.ReadAt(data, offset); n < len(data) {
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
@@ -225,8 +355,8 @@ func (w *WAL) read(s *segment, data []byte, offset uint32) error {
 	return nil
 }
 
-func (f *found) damage(reason string, err error) error {
-	return &messages.CorruptError{Path: f.segment.path, Offset: int64(f.offset), Index: f.index, Reason: reason, Err: err}
+func (f *found) damage(reason string, err error) *messages.CorruptError {
+	return &messages.CorruptError{Path: f.segment.path(f.beside()), Offset: int64(f.offset), Index: f.index, Reason: reason, Err: err}
 }
 
 // unreadable is damage if the file is gone, too short or cannot be read, and
@@ -243,10 +373,6 @@ func (f *found) verify(data []byte) error {
 		return f.damage("bad checksum", nil)
 	}
 	return nil
-}
-
-func (f *found) entry(data []byte) messages.Entry {
-	return messages.Entry{Index: f.index, Term: f.term, Type: f.typ, Data: data}
 }
 
 // Term implements Store. It reads from memory.

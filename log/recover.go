@@ -10,13 +10,13 @@ import (
 
 	"github.com/ballast-raft/ballast/messages"
 	"github.com/ballast-raft/ballast/messages/durable"
-	"github.com/tidwall/wal"
 )
 
-// Open opens the log in dir, or creates it. Before it returns, every record of
-// every segment has been verified, what a crash left unfinished has been
-// removed, and all that is left is on disk; DESIGN.md lists the steps. It reads
-// the whole log, at 0.5 to 2 GB/s from the page cache.
+// Open opens the log in dir, or creates it. Before it returns, what a crash
+// left unfinished has been removed, and all that is left is on disk; DESIGN.md
+// lists the steps. Of a segment that has a good summary nothing else is read;
+// the records of the others, usually the last one or two, are verified. The
+// entries behind a summary are verified when they are read, and by Scrub.
 //
 // The error matches messages.ErrCorrupt if acknowledged records are damaged or
 // a file is missing, messages.ErrIncompatible if a newer version wrote here,
@@ -38,11 +38,8 @@ func Open(dir string, options Options) (*WAL, error) {
 // abandon closes what a failed open has opened.
 func (w *WAL) abandon() error {
 	var errs []error
-	if w.engine != nil {
-		errs = append(errs, w.engine.Close())
-	}
 	if w.tail != nil {
-		errs = append(errs, w.tail.Close())
+		errs = append(errs, w.tail.close(w.disk, false))
 	}
 	if w.mark != nil {
 		errs = append(errs, w.mark.Close())
@@ -65,7 +62,7 @@ func (w *WAL) recover() (err error) {
 		}
 	}
 	// 2. Read manifest, mark and directory; create what is not there yet.
-	s := &logScan{dir: w.dir}
+	s := &logScan{dir: w.dir, full: w.options.VerifyAll}
 	err = s.load()
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = w.create(s); err == nil {
@@ -76,8 +73,8 @@ func (w *WAL) recover() (err error) {
 	if err != nil {
 		return err
 	}
-	w.manifest, w.seed = s.manifest, s.seed
-	// 3. Verify every record, rebuild the index, judge the end.
+	w.manifest, w.identity, w.seed = s.manifest, s.manifest.identity, s.seed
+	// 3. Rebuild the index from summaries and records, judge the end.
 	if err := s.verify(nil); err != nil {
 		return err
 	}
@@ -96,31 +93,27 @@ func (w *WAL) recover() (err error) {
 		return err
 	}
 	// 7. Hand over to the engine, and see that it reads the same.
-	if w.engine, err = wal.Open(w.walDir(), &wal.Options{
-		NoSync:           true,
-		SegmentSize:      w.options.SegmentBytes,
-		SegmentCacheSize: 1,
-		NoCopy:           true,
-		AllowEmpty:       true,
-		DirPerms:         0o755,
-		FilePerms:        0o644,
-	}); err != nil {
-		return fmt.Errorf("engine: %w", durable.Wrap(err))
-	}
-	last, err := w.engine.LastIndex()
-	if err != nil {
-		return fmt.Errorf("engine: %w", err)
-	}
-	if last != s.last {
-		return fmt.Errorf("the engine found %d records, and recovery %d", last, s.last)
+	if w.tail, err = w.openTail(s); err != nil {
+		return durable.Wrap(err)
 	}
 
 	w.index = s.index
 	w.metadataBytes = w.index.checkpointSize()
-	w.segments = make([]*segment, len(s.segments))
-	for i, f := range s.segments {
-		w.segments[i] = &segment{ordinal: uint32(i), start: f.start, path: f.path, size: int64(s.ends[i])}
+	w.checkpointAt = w.manifest.checkpoint
+	for _, f := range s.found {
+		w.segments = append(w.segments, f.segment)
+		if f.summary != nil {
+			f.summary.fold, f.fold = nil, nil
+		} else if f.segment != w.tail.segment {
+			w.left = append(w.left, &leftSegment{&writer{segment: f.segment}, f.records})
+		}
 	}
+	if n := len(s.found); n == 0 || s.found[n-1].segment != w.tail.segment {
+		w.tail.first = s.last + 1
+		w.segments = append(w.segments, w.tail.segment)
+	}
+	w.base = w.segments[0].ordinal
+	w.tailOrdinal, w.tailUsed, w.large = w.tail.ordinal, w.tail.next > 1, w.tail.dataEnd > 0
 	w.staged = make(map[uint64]*cursor, len(w.index.groups))
 	for id, g := range w.index.groups {
 		w.staged[id] = g.clone()
@@ -128,13 +121,57 @@ func (w *WAL) recover() (err error) {
 	w.open, w.spare = &batch{}, &batch{}
 	w.newest, w.next = s.last, s.last+1
 	w.readers = newReaders(w.options.MaxOpenFiles)
+	w.due.Store(true)
 	return nil
+}
+
+// openTail opens the segment that goes on being written: the last one, or, if
+// that has a summary already, the next.
+func (w *WAL) openTail(s *logScan) (*writer, error) {
+	n := len(s.found)
+	if n > 0 && s.found[n-1].summary == nil {
+		f := s.found[n-1]
+		t := &writer{segment: f.segment, next: f.records + 1, end: f.size, filled: f.size, dataEnd: f.segment.dataSize}
+		var err error
+		if t.engine, err = openEngine(t.dir); err != nil {
+			return nil, fmt.Errorf("engine: %w", err)
+		}
+		if t.log, err = os.OpenFile(t.logPath(), os.O_RDWR, 0); err != nil {
+			return nil, errors.Join(err, t.engine.Close())
+		}
+		if t.data, err = os.OpenFile(t.dataPath(), os.O_RDWR, 0); errors.Is(err, fs.ErrNotExist) {
+			t.data, err = nil, nil
+		}
+		last, e := t.engine.LastIndex()
+		if err = errors.Join(err, e); err == nil && last != f.records {
+			err = fmt.Errorf("the engine found %d records, and recovery %d", last, f.records)
+		}
+		if err != nil {
+			return nil, errors.Join(err, t.close(w.disk, false))
+		}
+		return t, nil
+	}
+	ordinal := s.manifest.ordinal + uint32(n)
+	if len(s.blank) == 0 || s.blank[0].segment.ordinal != ordinal {
+		return w.prepare(ordinal, 0, false)
+	}
+	// The engine takes each zero for a record.
+	err := os.Truncate(s.blank[0].segment.logPath(), 0)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	t, err := w.start(ordinal, 0, false)
+	if err != nil && t != nil {
+		err = errors.Join(err, t.close(w.disk, false))
+		t = nil
+	}
+	return t, err
 }
 
 // create makes an empty log. The manifest comes last, so that a directory
 // without one has never held anything.
 func (w *WAL) create(s *logScan) error {
-	fresh, err := unborn(w.dir, s.segments)
+	fresh, err := unborn(w.dir, s.found)
 	if err != nil {
 		return err
 	}
@@ -144,19 +181,15 @@ func (w *WAL) create(s *logScan) error {
 	if err := durable.MkdirAll(w.disk, w.walDir()); err != nil {
 		return durable.Wrap(err)
 	}
-	for _, f := range s.segments {
-		if err := w.disk.Remove(f.path); err != nil {
+	for _, f := range s.found {
+		if err := removeSegment(w.disk, f.segment.dir); err != nil {
 			return durable.Wrap(err)
 		}
 	}
-	f, err := os.OpenFile(segmentPath(w.dir, 1), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
+	if err := durable.MkdirAll(w.disk, segmentDir(w.dir, 1)); err != nil {
 		return durable.Wrap(err)
 	}
-	if err := errors.Join(w.disk.Sync(f), f.Close(), w.disk.SyncDir(w.walDir())); err != nil {
-		return durable.Wrap(err)
-	}
-	m := manifest{floor: 1}
+	m := manifest{floor: 1, ordinal: 1}
 	rand.Read(m.identity[:])
 	mark, err := durable.CreateMark(w.disk, filepath.Join(w.dir, markName), m.identity, durable.Position{File: 1})
 	if err != nil {
@@ -172,52 +205,55 @@ func (w *WAL) sweep(s *logScan) error {
 	if _, err := durable.RemoveTemps(w.disk, w.dir); err != nil {
 		return durable.Wrap(err)
 	}
-	paths := s.temps
-	for _, f := range s.leftover {
-		paths = append(paths, f.path)
+	dirs := s.leftover
+	for i, f := range s.blank {
+		// The first may become the tail.
+		if i > 0 || len(s.found) > 0 && s.found[len(s.found)-1].summary == nil {
+			dirs = append(dirs, f.segment.dir)
+		}
 	}
-	if len(paths) == 0 {
-		return nil
-	}
-	for _, path := range paths {
-		if err := w.disk.Remove(path); err != nil {
+	for _, dir := range dirs {
+		if err := removeSegment(w.disk, dir); err != nil {
 			return durable.Wrap(err)
 		}
 	}
+	for _, path := range s.spares {
+		info, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		if len(w.spares) < maxSpares && info.Size() >= w.dataLimit() && info.Size() <= 2*w.dataLimit() {
+			w.spares = append(w.spares, path)
+		} else if err := w.disk.Remove(path); err != nil {
+			return durable.Wrap(err)
+		}
+	}
+	// Also if nothing was removed: whoever was here before may have been killed
+	// between a change of names and the sync.
 	return durable.Wrap(w.disk.SyncDir(w.walDir()))
 }
 
-// cut shortens every segment to its last good record, and leaves w.tail open.
+// cut shortens every segment that was scanned to its last good record.
 // Segments before the last may have zeros at their end, of a crash between the
-// making of the next one and the cutting of this.
+// begin of the next one and the cutting of this.
 func (w *WAL) cut(s *logScan) (changed bool, err error) {
-	for i, f := range s.segments {
-		tail := i == len(s.segments)-1
-		end := int64(s.ends[i])
-		if f.size == end && !tail {
+	for i, f := range s.found {
+		if f.summary != nil || f.logSize == f.size {
 			continue
 		}
-		file, err := os.OpenFile(f.path, os.O_RDWR, 0)
+		changed = true
+		file, err := os.OpenFile(f.segment.logPath(), os.O_RDWR, 0)
 		if err != nil {
 			return false, fmt.Errorf("open segment: %w", err)
 		}
-		if tail {
-			w.tail, w.tailStart, w.tailSize = file, f.start, end
+		if err = file.Truncate(f.size); err == nil {
+			err = w.disk.Sync(file)
 		}
-		if f.size != end {
-			changed = true
-			if err = file.Truncate(end); err == nil {
-				err = w.disk.Sync(file)
-			}
-		}
-		if !tail {
-			err = errors.Join(err, file.Close())
-		}
-		if err != nil {
+		if err = errors.Join(err, file.Close()); err != nil {
 			return false, fmt.Errorf("cut segment: %w", durable.Wrap(err))
 		}
-		if tail && s.torn != "" {
-			w.options.OnRepair(messages.TailRepaired{Path: f.path, Offset: end, Bytes: f.size - end, Reason: s.torn})
+		if i == len(s.found)-1 && s.torn != "" {
+			w.options.OnRepair(messages.TailRepaired{Path: f.segment.logPath(), Offset: f.size, Bytes: f.logSize - f.size, Reason: s.torn})
 		}
 	}
 	return changed, nil
@@ -228,30 +264,43 @@ func (w *WAL) cut(s *logScan) (changed bool, err error) {
 // the kernel marks the pages clean, and a later sync would do nothing. So the
 // same bytes are written again first.
 func (w *WAL) confirm(s *logScan, changed bool) (err error) {
-	tail := len(s.segments) - 1
-	end := durable.Position{Sequence: s.last, File: w.tailStart, Offset: w.tailSize}
 	if w.mark, _, _, err = durable.OpenMark(w.disk, filepath.Join(w.dir, markName), w.manifest.identity); err != nil {
 		return err
 	}
+	n := len(s.found)
+	if n == 0 {
+		return nil
+	}
+	tail := s.found[n-1]
+	end := durable.Position{Sequence: s.last, File: uint64(tail.segment.ordinal), Offset: tail.size}
 	if s.markOK && s.mark == end && !changed {
 		return nil
 	}
-	// Two things say that a record is durable: the mark, and a later record
-	// that was written only after it was.
+	// Three things say that a record is durable: the mark, a later record that
+	// was written only after it was, and a summary of its segment.
 	from, offset := s.flaggedSegment, int64(s.flaggedOffset)
-	for i, f := range s.segments {
-		if s.markOK && f.start == s.mark.File && (i > from || i == from && s.mark.Offset > offset) {
+	for i, f := range s.found {
+		if s.markOK && uint64(f.segment.ordinal) == s.mark.File && (i > from || i == from && s.mark.Offset > offset) {
 			from, offset = i, s.mark.Offset
 		}
 	}
-	for i := from; i <= tail; i++ {
-		if err := w.rewrite(s.segments[i].path, offset, int64(s.ends[i])); err != nil {
+	for ; from < n; from++ {
+		f := s.found[from]
+		for _, b := range f.beside {
+			if b.offset >= offset {
+				if err := w.rewrite(f.segment.dataPath(), b.data, f.segment.dataSize); err != nil {
+					return fmt.Errorf("confirm data: %w", durable.Wrap(err))
+				}
+				break
+			}
+		}
+		if err := w.rewrite(f.segment.logPath(), offset, f.size); err != nil {
 			return fmt.Errorf("confirm segment: %w", durable.Wrap(err))
 		}
 		offset = 0
-	}
-	if err := w.disk.SyncDir(w.walDir()); err != nil {
-		return durable.Wrap(err)
+		if err := w.disk.SyncDir(f.segment.dir); err != nil {
+			return durable.Wrap(err)
+		}
 	}
 	if err := w.mark.Set(w.manifest.identity, end); err != nil {
 		return err
@@ -265,7 +314,7 @@ func (w *WAL) rewrite(path string, from, to int64) error {
 	if err != nil {
 		return err
 	}
-	buf := make([]byte, min(1<<20, to-from))
+	buf := make([]byte, max(0, min(1<<20, to-from)))
 	for from < to && err == nil {
 		n := min(int64(len(buf)), to-from)
 		if _, err = f.ReadAt(buf[:n], from); err == nil {

@@ -11,8 +11,8 @@ import "github.com/ballast-raft/ballast/messages"
 // that is group commit. Each staged change is atomic by itself: after a crash
 // it is there whole or not at all, and never without those staged before it.
 //
-// Every method is safe for concurrent use. No method but Sync and Close waits
-// for the disk to write, and reads wait for neither.
+// Every method is safe for concurrent use. No method but Sync, Maintain and
+// Close waits for the disk to write, and reads wait for none of them.
 //
 // The positions that changes return number them in the order of staging,
 // across all groups; Durable tells up to which position they are on disk, also
@@ -55,6 +55,24 @@ type Store interface {
 	// Poisoned reports whether an earlier Sync failed in a way that only
 	// reopening mends.
 	Poisoned() bool
+
+	// Due reports whether Maintain has something to do. It is meant to be asked
+	// after every Sync, and costs next to nothing.
+	Due() bool
+	// Maintain does what need not be on the way of an append: it prepares the
+	// next segment, closes and summarises the last, removes what compaction has
+	// left, and moves the entries of groups that lag behind. It may run beside
+	// everything, one at a time; it blocks no Sync and no read, but takes its
+	// share of the disk. If sync is true it has staged changes of its own: call
+	// Sync, also if nothing else is staged, and then look at Due again.
+	//
+	// Who never calls it gets the same work done by Sync now and then, and no
+	// space back. An error that leaves Poisoned false is none of the disk's.
+	Maintain() (sync bool, err error)
+	// Scrub verifies the next part of what is closed, in turn, and returns how
+	// many bytes it has read, so that the caller can keep to a rate, and which
+	// entries are damaged. Zero bytes mean that it has been once around.
+	Scrub() (read int64, damage []Damage, err error)
 
 	// Entry returns one durable entry. Its Data belongs to the caller.
 	Entry(group, index uint64) (messages.Entry, error)

@@ -1,13 +1,20 @@
 package log
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
+	"syscall"
 
 	"github.com/ballast-raft/ballast/messages"
 	"github.com/ballast-raft/ballast/messages/durable"
+	"golang.org/x/sys/unix"
 )
 
 // smallReserve is the free space below which nothing at all is written, so
@@ -23,75 +30,109 @@ const smallReserve = 64 << 10
 func (w *WAL) Sync() (changes int, err error) {
 	w.syncing.Lock()
 	defer w.syncing.Unlock()
-	b, checkpoint, changes, err := w.seal()
+	b, changes, err := w.seal()
 	if err != nil {
 		return changes, fmt.Errorf("log: sync: %w", err)
 	}
-	if b != nil {
-		if err := w.commit(b, b.first); err != nil {
-			w.fail(err)
-			return 0, fmt.Errorf("log: sync: %w", err)
-		}
-		w.recycle(b)
+	if b == nil {
+		return 0, nil
 	}
-	if checkpoint != 0 {
-		if err := w.checkpoint(checkpoint); err != nil {
-			w.fail(err)
-			return changes, fmt.Errorf("log: sync: %w", err)
-		}
-	}
-	if err := w.remove(); err != nil {
+	if err := w.commit(b); err != nil {
 		w.fail(err)
-		return changes, fmt.Errorf("log: sync: %w", err)
+		return 0, fmt.Errorf("log: sync: %w", err)
 	}
+	w.recycle(b)
 	return changes, nil
 }
 
-// seal takes the open batch. If segments will be superfluous after it, it also
-// takes the wal index after the batch for a checkpoint.
-func (w *WAL) seal() (b *batch, checkpoint uint64, changes int, err error) {
+// seal takes the open batch, and adds a checkpoint if one is wanted.
+func (w *WAL) seal() (b *batch, changes int, err error) {
 	w.staging.Lock()
 	defer w.staging.Unlock()
 	if err := w.usable(); err != nil {
-		return nil, 0, 0, err
+		return nil, 0, err
 	}
-	if len(w.open.changes) == 0 {
-		return nil, 0, 0, nil
+	b = w.open
+	wanted := w.wanted.Load()
+	if len(b.changes) == 0 && !wanted {
+		return nil, 0, nil
 	}
 	// statfs takes a microsecond and does not touch the disk.
 	free, err := durable.Free(w.dir)
 	if err != nil {
 		w.poison = err
-		return nil, 0, 0, err
+		return nil, 0, err
 	}
-	b = w.open
-	need := int64(b.bytes) + smallReserve
+	size := int64(len(b.records)) + b.dataBytes
+	need := size + smallReserve
 	if b.grows {
-		need = int64(b.bytes) + w.options.ReserveBytes + w.metadataBytes
+		need = size + w.options.ReserveBytes + w.metadataBytes
 		if free < need { // what SetStable has replaced takes no room
 			need -= w.metadataBytes
-			w.metadataBytes = w.index.checkpointSize() + int64(b.bytes)
+			w.metadataBytes = w.index.checkpointSize() + size
 			need += w.metadataBytes
 		}
 	}
 	if free < need {
 		changes = w.drop()
-		return nil, 0, changes, fmt.Errorf("%d bytes free, %d needed: %w", free, need, messages.ErrDiskFull)
+		return nil, changes, fmt.Errorf("%d bytes free, %d needed: %w", free, need, messages.ErrDiskFull)
 	}
+	changes = len(b.changes) - b.inner
 	if b.shrinks {
-		w.metadataBytes = w.index.checkpointSize() + int64(b.bytes)
+		w.metadataBytes = w.index.checkpointSize() + size
 	}
-	if b.shrinks && free >= need+w.metadataBytes && w.checkpointDue() {
-		checkpoint = w.next
-		w.next++
+	if wanted && free >= need+w.metadataBytes {
+		w.wanted.Store(false)
+		w.addCheckpoint()
 	}
-	for id := range b.dirty {
-		w.staged[id].overwritten = math.MaxUint64
+	if len(b.changes) == 0 {
+		return nil, 0, nil
 	}
-	b.first = w.newest - uint64(len(b.changes)) + 1
+	b.first = w.next - uint64(len(b.changes))
 	w.open = w.spare
 	w.spare = nil
-	return b, checkpoint, len(b.changes), nil
+	return b, changes, nil
+}
+
+// addCheckpoint adds to the open batch what every group is after it, but for
+// its entries. The caller holds syncing and staging, so nothing else is on its
+// way.
+func (w *WAL) addCheckpoint() {
+	w.state.RLock()
+	defer w.state.RUnlock()
+	stable := map[uint64]map[string][]byte{}
+	for i := range w.open.changes {
+		if c := &w.open.changes[i]; c.kind == kindStable {
+			m := stable[c.group]
+			if m == nil {
+				m = map[string][]byte{}
+				if g := w.index.groups[c.group]; g != nil {
+					maps.Copy(m, g.stable)
+				}
+				stable[c.group] = m
+			}
+			if m[c.name] = c.value; c.removed {
+				delete(m, c.name)
+			}
+		}
+	}
+	c := change{kind: kindCheckpoint}
+	for _, id := range slices.Sorted(maps.Keys(w.staged)) {
+		s := w.staged[id]
+		m := groupMeta{group: id, first: s.first, count: s.last + 1 - s.first, prevTerm: s.prevTerm, lastTerm: s.lastTerm(), hard: s.hard}
+		values, changed := stable[id]
+		if g := w.index.groups[id]; !changed && g != nil {
+			values = g.stable
+		}
+		for _, name := range slices.Sorted(maps.Keys(values)) {
+			m.stableNames = append(m.stableNames, name)
+			m.stableValues = append(m.stableValues, values[name])
+		}
+		c.groups = append(c.groups, m)
+	}
+	w.encode(&c, nil)
+	w.open.inner++
+	w.stage(&c)
 }
 
 func (w *WAL) recycle(b *batch) {
@@ -101,128 +142,233 @@ func (w *WAL) recycle(b *batch) {
 	w.spare = b
 }
 
-// placement is where a record lies.
-type placement struct {
-	ordinal uint32
-	body    uint32 // offset of the record proper, after its length
-}
-
-// commit writes a batch whose first record has the wal index first, makes it
-// durable, moves the mark, and only then publishes it. After an error it is not
-// known what is on disk. The caller holds syncing.
+// commit writes a batch, makes it durable, moves the mark, and only then
+// publishes it. After an error it is not known what is on disk. The caller
+// holds syncing.
 //
-// Where each record will lie follows from the engine's rule: it leaves a
-// segment after the record with which it reaches SegmentSize, or before a batch
-// if it is larger than that already. It syncs the segment that it leaves, but
-// not the directory.
-func (w *WAL) commit(b *batch, first uint64) error {
-	limit := int64(w.options.SegmentBytes)
-	tail := w.segments[len(w.segments)-1]
-	start, size, ordinal := w.tailStart, w.tailSize, tail.ordinal
-	var left []int64 // sizes of the segments that are left, the tail first
-	var made []*segment
-	roll := func(next uint64) {
-		left = append(left, size)
-		start, size, ordinal = next, 0, ordinal+1
-		made = append(made, &segment{ordinal: ordinal, start: start, path: segmentPath(w.dir, start)})
-	}
-	if size > limit {
-		roll(first)
-	}
-	places := make([]placement, len(b.changes))
-	for i, n := range b.sizes {
-		places[i] = placement{ordinal, uint32(size) + uint32(prefixLen(n))}
-		if size += int64(n); size >= limit {
-			roll(first + uint64(i) + 1)
-		}
-	}
-
-	if err := w.engine.WriteBatch(&b.wal); err != nil {
-		return fmt.Errorf("write %d records from %d: %w", len(b.changes), first, durable.Wrap(err))
-	}
-	if len(made) == 0 {
-		if err := w.disk.Sync(w.tail); err != nil {
-			return durable.Wrap(err)
-		}
-	} else if err := w.leave(left, made, size); err != nil {
-		return durable.Wrap(err)
-	}
-
-	last := first + uint64(len(b.changes)) - 1
-	if err := w.mark.Set(w.manifest.identity, durable.Position{Sequence: last, File: start, Offset: size}); err != nil {
+// A batch goes into one segment whole, and a segment is left only when all of
+// it is durable. The data of large appends is written and synced first, so a
+// record that is there has its data.
+func (w *WAL) commit(b *batch) error {
+	t, err := w.room(b)
+	if err != nil {
 		return err
 	}
-	if len(made) > 0 {
-		if err := w.mark.Sync(); err != nil {
+	if b.dataBytes > 0 {
+		if err := w.writeData(t, b); err != nil {
+			return durable.Wrap(err)
+		}
+	}
+	// Large batches let the file grow: zeros would double what is written.
+	if size := t.end + b.framed; size > t.filled && b.framed < fillStep/4 {
+		if err := t.fill(size + fillStep); err != nil {
+			return durable.Wrap(err)
+		}
+	}
+	b.bodies = b.bodies[:0]
+	at := t.end
+	start := 0
+	b.wal.Clear()
+	for i, end := range b.ends {
+		rec := b.records[start:end]
+		c := &b.changes[i]
+		if c.beside() {
+			binary.LittleEndian.PutUint32(rec[c.dataAt():], c.data)
+		}
+		putCheck(rec, b.first+uint64(i), w.seed)
+		b.wal.Write(t.next+uint64(i), rec)
+		at += int64(uvarintLen(uint64(len(rec))))
+		b.bodies = append(b.bodies, uint32(at))
+		at += int64(len(rec))
+		start = end
+	}
+	if err := t.engine.WriteBatch(&b.wal); err != nil {
+		return fmt.Errorf("write %d records from %d: %w", len(b.changes), b.first, durable.Wrap(err))
+	}
+	if err := w.disk.Sync(t.log); err != nil {
+		return durable.Wrap(err)
+	}
+	if err := present(t.log); err != nil {
+		return err
+	}
+	t.next += uint64(len(b.changes))
+	t.end = at
+	t.filled = max(t.filled, at)
+	last := b.first + uint64(len(b.changes)) - 1
+	if err := w.mark.Set(w.identity, durable.Position{Sequence: last, File: uint64(t.ordinal), Offset: at}); err != nil {
+		return err
+	}
+	return w.publish(t, b, last)
+}
+
+// fillStep is how far the tail is filled with zeros when it was not prepared:
+// after an open, and when the next segment is late.
+const fillStep = 256 << 10
+
+// room returns the segment that the batch goes into: the tail, or the next one
+// if it is full.
+func (w *WAL) room(b *batch) (*writer, error) {
+	t := w.tail
+	limit := int64(w.options.SegmentBytes)
+	after := t.end + b.framed
+	data := t.dataEnd + b.dataBytes
+	fits := t.end < limit && t.dataEnd < w.dataLimit() && data <= math.MaxUint32-dataAlign && after <= math.MaxUint32
+	if fits || t.next == 1 {
+		return t, nil
+	}
+	next := w.takeReady()
+	if next == nil && (t.end >= 4*limit || t.dataEnd >= 2*w.dataLimit() || data > math.MaxUint32/2 || after > math.MaxUint32/2) {
+		// Nobody has prepared one, so it costs some syncs here.
+		var err error
+		if next, err = w.prepare(t.ordinal+1, w.fillSize(), b.dataBytes > 0); err != nil {
+			if data <= math.MaxUint32-dataAlign && after <= math.MaxUint32 && errors.Is(err, messages.ErrDiskFull) {
+				return t, nil
+			}
+			return nil, err
+		}
+	}
+	if next == nil {
+		return t, nil
+	}
+	next.first = b.first
+	w.handover.Lock()
+	w.left = append(w.left, &leftSegment{writer: t, records: t.next - 1})
+	w.tailOrdinal, w.tailUsed = next.ordinal, false
+	if t.dataEnd == 0 {
+		w.large = false
+	}
+	w.handover.Unlock()
+	w.tail = next
+	w.state.Lock()
+	w.segments = append(w.segments, next.segment)
+	w.state.Unlock()
+	w.due.Store(true)
+	return next, nil
+}
+
+// dataAlign is where the data of a sync begins in DATA: at a page, so that
+// nothing has to be read from the disk before it is overwritten.
+const dataAlign = 4096
+
+// writeData writes the data of a batch's large appends and makes it durable.
+func (w *WAL) writeData(t *writer, b *batch) error {
+	if t.data == nil {
+		if err := w.addData(t); err != nil {
+			return err
+		}
+		if err := w.disk.SyncDir(t.dir); err != nil {
 			return err
 		}
 	}
-	w.tailStart, w.tailSize = start, size
-
-	w.state.Lock()
-	defer w.state.Unlock()
-	for i, n := range left {
-		w.segments[len(w.segments)-1].size = n
-		w.segments = append(w.segments, made[i])
-	}
-	w.segments[len(w.segments)-1].size = size
+	at := (t.dataEnd + dataAlign - 1) / dataAlign * dataAlign
+	end := at
 	for i := range b.changes {
-		if err := w.index.apply(&b.changes[i], first+uint64(i), places[i].ordinal, places[i].body); err != nil {
-			return fmt.Errorf("publish: %w", err)
+		if c := &b.changes[i]; c.beside() {
+			c.data = uint32(end)
+			end += c.payload()
+		}
+	}
+	b.data = append(b.data, zeros[:(dataAlign-end%dataAlign)%dataAlign]) // the rest of the page
+	if err := writeVector(t.data, b.data, at); err != nil {
+		return err
+	}
+	if err := w.disk.Sync(t.data); err != nil {
+		return err
+	}
+	t.dataEnd = end
+	if !w.large {
+		w.handover.Lock()
+		w.large = true
+		w.handover.Unlock()
+	}
+	return nil
+}
+
+// writeVector writes slices one after the other without copying them.
+func writeVector(f *os.File, data [][]byte, at int64) error {
+	const most = 1024 // IOV_MAX
+	for len(data) > 0 {
+		part := data[:min(most, len(data))]
+		n, err := unix.Pwritev(int(f.Fd()), part, at)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return &fs.PathError{Op: "pwritev", Path: f.Name(), Err: err}
+		}
+		at += int64(n)
+		rest := n
+		for len(data) > 0 && rest >= len(data[0]) {
+			rest -= len(data[0])
+			data = data[1:]
+		}
+		if rest > 0 {
+			data[0] = data[0][rest:]
+		} else if n == 0 && len(data) > 0 {
+			return &fs.PathError{Op: "pwritev", Path: f.Name(), Err: fs.ErrInvalid}
 		}
 	}
 	return nil
 }
 
-// leave makes durable what a batch wrote that filled one or more segments, and
-// goes over to the newest of them. The engine has synced those that it left;
-// they are synced again through the Disk, which costs little when there is
-// nothing to write, so that whoever counts or fails syncs sees them all.
-func (w *WAL) leave(left []int64, made []*segment, size int64) error {
-	f := w.tail
-	for i := range left {
-		if err := w.settle(f, left[i]); err != nil {
-			return err
-		}
-		if err := f.Close(); err != nil {
-			return err
-		}
-		var err error
-		if f, err = os.OpenFile(made[i].path, os.O_RDWR, 0); err != nil {
-			return fmt.Errorf("the engine did not make the segment it should have: %w", err)
-		}
-		w.tail = f
+// present reports an error if a file that is being written has no name any
+// more: a sync of it succeeds, and all of it is lost when it is closed.
+func present(f *os.File) error {
+	var st syscall.Stat_t
+	if err := syscall.Fstat(int(f.Fd()), &st); err != nil {
+		return &fs.PathError{Op: "fstat", Path: f.Name(), Err: err}
 	}
-	if err := w.settle(f, size); err != nil {
-		return err
+	if st.Nlink == 0 {
+		return &messages.CorruptError{Path: f.Name(), Offset: -1, Reason: "the file was removed while it was being written"}
 	}
-	// The engine would keep the segments it left in memory.
-	if err := w.engine.ClearCache(); err != nil {
-		return err
-	}
-	return w.disk.SyncDir(w.walDir())
+	return nil
 }
 
-// settle makes a segment durable and verifies that it ends where the placement
-// of its records says.
-func (w *WAL) settle(f *os.File, size int64) error {
-	info, err := f.Stat()
-	if err != nil {
-		return err
+// publish lets reads see a batch.
+func (w *WAL) publish(t *writer, b *batch, last uint64) error {
+	w.state.Lock()
+	defer w.state.Unlock()
+	for i := range b.changes {
+		if err := w.index.apply(&b.changes[i], t.segment, b.bodies[i]); err != nil {
+			return fmt.Errorf("publish: %w", err)
+		}
+		if b.changes[i].kind == kindCheckpoint {
+			w.checkpointAt = b.first + uint64(i)
+			w.checkpointBytes = int64(len(b.records))
+			w.due.Store(true)
+		}
 	}
-	if info.Size() != size {
-		return fmt.Errorf("%s has %d bytes, want %d", f.Name(), info.Size(), size)
+	w.index.durable = last
+	t.size, t.dataSize = t.end, t.dataEnd
+	if b.shrinks {
+		w.due.Store(true)
 	}
-	return w.disk.Sync(f)
+	if !w.tailUsed {
+		w.handover.Lock()
+		w.tailUsed = true
+		w.handover.Unlock()
+		w.due.Store(true)
+	}
+	return nil
 }
 
-// prefixLen is the length of the length of a record that takes n bytes with it.
-func prefixLen(n int) int {
-	p := 1
-	for uvarintLen(uint64(n-p)) != p {
-		p++
+// drop gives up what is staged: nothing of it has been written. The caller
+// holds staging.
+func (w *WAL) drop() int {
+	w.state.RLock()
+	defer w.state.RUnlock()
+	n := len(w.open.changes) - w.open.inner
+	for id := range w.open.dirty {
+		if g := w.index.groups[id]; g != nil {
+			w.staged[id] = g.clone()
+		} else {
+			delete(w.staged, id)
+		}
 	}
-	return p
+	w.newest = w.index.durable
+	w.next = w.index.durable + 1
+	w.open.clear()
+	return n
 }
 
 func (w *WAL) walDir() string { return filepath.Join(w.dir, walName) }

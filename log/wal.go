@@ -3,38 +3,38 @@ package log
 import (
 	"errors"
 	"fmt"
-	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/ballast-raft/ballast/messages"
 	"github.com/ballast-raft/ballast/messages/durable"
-	"github.com/tidwall/wal"
 )
 
 // WAL is the Store on disk. Open makes it.
 //
-// Locks are taken in this order: syncing, staging, state. Only syncing is held
-// during I/O, and only Sync and Close take it.
+// Locks are taken in this order: maintaining, syncing, staging, state,
+// handover. Only the first two are held during I/O: syncing by Sync and Close,
+// maintaining by Maintain, Scrub and Close.
 type WAL struct {
 	dir      string
 	options  Options
 	disk     durable.Disk
-	manifest manifest
+	identity [16]byte
 	seed     uint32
 	lock     *durable.Lock
 
-	// syncing makes Sync and Close exclude each other. It guards what is only
-	// used there: the files that are written, and where they end.
-	syncing   sync.Mutex
-	engine    *wal.Log
-	mark      *durable.Mark
-	tail      *os.File // our descriptor of the segment that is being written
-	tailStart uint64   // wal index of the first record in it
-	tailSize  int64
-	// doomed are segments below the floor whose files are still there.
-	doomed []*segment
-	// checkpointBytes is the size of the latest checkpoint.
-	checkpointBytes int64
+	// syncing guards the segment that is being written.
+	syncing sync.Mutex
+	tail    *writer
+	mark    *durable.Mark
+
+	// maintaining guards what only Maintain uses.
+	maintaining sync.Mutex
+	manifest    manifest
+	doomed      []*segment // below the floor, their files still there
+	scrub       scrubber
+	due         atomic.Bool // Maintain has something to do
+	wanted      atomic.Bool // the next Sync writes a checkpoint
 
 	// staging guards what has been checked and encoded and is not being
 	// written yet.
@@ -44,7 +44,6 @@ type WAL struct {
 	spare   *batch
 	next    uint64 // wal index of the next change
 	newest  uint64 // wal index of the latest change
-	scratch []byte
 	// metadataBytes is at most what a checkpoint would take. Appends leave room
 	// for it, so that a truncation can free segments on a full disk.
 	metadataBytes int64
@@ -57,6 +56,19 @@ type WAL struct {
 	segments []*segment // ascending; the last is the one being written
 	base     uint32     // ordinal of segments[0]
 	shut     bool       // closed, for those that read
+	// checkpointAt is the wal index of the latest checkpoint, checkpointBytes
+	// at most its size.
+	checkpointAt    uint64
+	checkpointBytes int64
+
+	// handover guards what Sync and Maintain hand to each other.
+	handover    sync.Mutex
+	ready       *writer        // the next segment
+	left        []*leftSegment // segments that are complete
+	spares      []string       // DATA files of removed segments
+	tailOrdinal uint32
+	tailUsed    bool // there is a record in the tail
+	large       bool // there are large appends, so segments need DATA
 
 	readers *readers
 }
@@ -101,11 +113,13 @@ func (w *WAL) Durable() uint64 {
 func (w *WAL) Staged() (position uint64, bytes int) {
 	w.staging.Lock()
 	defer w.staging.Unlock()
-	return w.newest, w.open.bytes
+	return w.newest, len(w.open.records) + int(w.open.dataBytes)
 }
 
 // Close implements Store. Reads that are under way finish.
 func (w *WAL) Close() error {
+	w.maintaining.Lock()
+	defer w.maintaining.Unlock()
 	w.syncing.Lock()
 	defer w.syncing.Unlock()
 	w.staging.Lock()
@@ -115,7 +129,7 @@ func (w *WAL) Close() error {
 	}
 	w.closed = true
 	poisoned := w.poison != nil
-	w.open, w.spare, w.scratch = &batch{}, nil, nil
+	w.open, w.spare = &batch{}, nil
 	w.staging.Unlock()
 
 	w.state.Lock()
@@ -126,7 +140,20 @@ func (w *WAL) Close() error {
 		// The next open then need not rewrite anything.
 		errs = append(errs, w.mark.Sync())
 	}
-	errs = append(errs, w.engine.Close(), w.tail.Close(), w.mark.Close(), w.readers.close())
+	errs = append(errs, w.tail.close(w.disk, !poisoned))
+	if t := w.takeReady(); t != nil {
+		if poisoned {
+			errs = append(errs, t.close(w.disk, false))
+		} else {
+			errs = append(errs, w.discard(t))
+		}
+	}
+	for _, l := range w.left {
+		if l.engine != nil {
+			errs = append(errs, l.writer.close(w.disk, !poisoned && !l.removed.Load()))
+		}
+	}
+	errs = append(errs, w.mark.Close(), w.readers.close())
 	if w.lock != nil {
 		errs = append(errs, w.lock.Release())
 	}

@@ -1,0 +1,205 @@
+package log
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/ballast-raft/ballast/messages"
+	"github.com/ballast-raft/ballast/messages/durable"
+)
+
+// leftSegment is a segment that is complete, and has no summary yet.
+type leftSegment struct {
+	*writer
+	records uint64
+}
+
+// Due implements Store.
+func (w *WAL) Due() bool { return w.due.Load() }
+
+// Maintain implements Store.
+func (w *WAL) Maintain() (sync bool, err error) {
+	w.maintaining.Lock()
+	defer w.maintaining.Unlock()
+	w.due.Store(false)
+	w.staging.Lock()
+	err = w.usable()
+	w.staging.Unlock()
+	if err == nil {
+		sync, err = w.maintain()
+	}
+	if err != nil {
+		if !errors.Is(err, messages.ErrStopped) && !errors.Is(err, ErrPoisoned) {
+			w.fail(err)
+		}
+		return false, fmt.Errorf("log: maintain: %w", err)
+	}
+	return sync, nil
+}
+
+// maintain does what is not on the way of an append, the most urgent first.
+// The caller holds maintaining.
+func (w *WAL) maintain() (sync bool, err error) {
+	if _, err := w.prepareNext(); err != nil {
+		return false, err
+	}
+	if err := w.raise(); err != nil {
+		return false, err
+	}
+	if err := w.retire(); err != nil {
+		return false, err
+	}
+	if err := w.remove(); err != nil {
+		return false, err
+	}
+	staged, err := w.relocate()
+	if err != nil {
+		return false, err
+	}
+	return w.wantCheckpoint() || staged, nil
+}
+
+// retire closes the segments that were left: the zeros are cut off, and a
+// summary is written.
+func (w *WAL) retire() error {
+	for {
+		w.handover.Lock()
+		if len(w.left) == 0 {
+			w.handover.Unlock()
+			return nil
+		}
+		l := w.left[0]
+		w.handover.Unlock()
+		if l.removed.Load() {
+			w.forgetLeft()
+			if l.engine != nil {
+				if err := l.writer.close(w.disk, false); err != nil {
+					return err
+				}
+			}
+			continue
+		}
+		if l.engine != nil {
+			if err := l.writer.close(w.disk, true); err != nil {
+				return fmt.Errorf("close segment: %w", err)
+			}
+			l.engine = nil
+		}
+		s := l.summarise(w.identity, l.records)
+		err := s.write(w.disk, l.summaryPath())
+		if errors.Is(err, messages.ErrDiskFull) {
+			return nil // the next open reads the segment instead
+		}
+		if err != nil {
+			return err
+		}
+		// The mark now lies in a later segment. If it is lost in a power cut
+		// from here on, the summary says what was acknowledged.
+		if err := w.mark.Sync(); err != nil {
+			return err
+		}
+		w.state.Lock()
+		s.fold = nil
+		l.segment.summary = s
+		l.segment.fold = nil
+		w.state.Unlock()
+		w.forgetLeft()
+	}
+}
+
+func (w *WAL) forgetLeft() {
+	w.handover.Lock()
+	defer w.handover.Unlock()
+	w.left[0] = nil
+	w.left = w.left[1:]
+}
+
+// wantCheckpoint reports whether there are segments at the front without a
+// live entry that are worth a checkpoint: at least four times its size, so that
+// many groups, each compacted on its own, do not write more than they free.
+func (w *WAL) wantCheckpoint() bool {
+	w.state.RLock()
+	defer w.state.RUnlock()
+	oldest := min(w.index.oldest(), w.segments[len(w.segments)-1].ordinal)
+	var freed int64
+	for _, s := range w.segments[:oldest-w.base] {
+		freed += s.size + s.dataSize
+	}
+	if freed <= 4*w.checkpointBytes {
+		return false
+	}
+	w.wanted.Store(true)
+	return true
+}
+
+// raise raises the floor over the segments that a checkpoint has made
+// superfluous.
+func (w *WAL) raise() error {
+	w.state.RLock()
+	at := w.checkpointAt
+	oldest := min(w.index.oldest(), w.segments[len(w.segments)-1].ordinal)
+	for oldest > w.base && w.segments[oldest-w.base].first > at {
+		oldest--
+	}
+	base, first := w.base, w.segments[oldest-w.base].first
+	w.state.RUnlock()
+	if at <= w.manifest.checkpoint || oldest == base {
+		return nil
+	}
+	// If the floor were on disk and the mark were not, a power cut would leave
+	// a mark that knows nothing of the records above the floor.
+	if err := w.mark.Sync(); err != nil {
+		return err
+	}
+	m := w.manifest
+	m.floor, m.ordinal, m.checkpoint = first, oldest, at
+	if err := m.write(w.disk, w.dir); err != nil {
+		return err
+	}
+	w.state.Lock()
+	n := int(oldest - w.base)
+	w.manifest = m
+	w.doomed = append(w.doomed, w.segments[:n]...)
+	w.segments = append([]*segment(nil), w.segments[n:]...)
+	w.base = oldest
+	w.state.Unlock()
+	return nil
+}
+
+// remove removes the segments below the floor.
+func (w *WAL) remove() error {
+	if len(w.doomed) == 0 {
+		return nil
+	}
+	for _, s := range w.doomed {
+		s.removed.Store(true)
+		if err := w.readers.forget(s); err != nil {
+			return fmt.Errorf("remove segment: %w", err)
+		}
+		if err := w.keepSpare(s); err != nil {
+			return fmt.Errorf("remove segment: %w", durable.Wrap(err))
+		}
+		if err := removeSegment(w.disk, s.dir); err != nil {
+			return fmt.Errorf("remove segment: %w", durable.Wrap(err))
+		}
+	}
+	w.doomed = nil
+	if err := w.disk.SyncDir(w.walDir()); err != nil {
+		return fmt.Errorf("remove segment: %w", durable.Wrap(err))
+	}
+	return w.retire() // closes what was removed before it had a summary
+}
+
+// takeReady returns the segment that was prepared, or nil.
+func (w *WAL) takeReady() *writer {
+	w.handover.Lock()
+	defer w.handover.Unlock()
+	t := w.ready
+	w.ready = nil
+	return t
+}
+
+// discard removes a segment that was prepared and not used.
+func (w *WAL) discard(t *writer) error {
+	return errors.Join(t.close(w.disk, false), removeSegment(w.disk, t.dir))
+}
