@@ -14,12 +14,9 @@ type batch struct {
 	framed  int64  // their size with the lengths that the engine puts before them
 	changes []change
 	refs    []entryRef
-	// data is what goes into DATA, dataBytes its size.
-	data      [][]byte
-	dataBytes int64
-	dirty     map[uint64]struct{} // groups that were changed
-	first     uint64              // wal index of the first change, once sealed
-	inner     int                 // how many changes are the log's own
+	dirty   map[uint64]struct{} // groups that were changed
+	first   uint64              // wal index of the first change, once sealed
+	inner   int                 // how many changes are the log's own
 	// grows is set if there is anything but truncations, resets and removals
 	// in it, which may use the reserve of a full disk.
 	grows bool
@@ -36,14 +33,13 @@ type batch struct {
 const maxKeptBatch = 8 << 20
 
 func (b *batch) clear() {
-	if cap(b.records) > maxKeptBatch || cap(b.refs) > maxKeptBatch/32 || cap(b.data) > maxKeptBatch/24 {
+	if cap(b.records) > maxKeptBatch || cap(b.refs) > maxKeptBatch/32 {
 		*b = batch{}
 		return
 	}
 	clear(b.changes)
-	clear(b.data)
 	clear(b.dirty)
-	*b = batch{records: b.records[:0], ends: b.ends[:0], changes: b.changes[:0], refs: b.refs[:0], data: b.data[:0],
+	*b = batch{records: b.records[:0], ends: b.ends[:0], changes: b.changes[:0], refs: b.refs[:0],
 		dirty: b.dirty, wal: b.wal, bodies: b.bodies[:0]}
 }
 
@@ -67,8 +63,8 @@ func (w *WAL) Append(group uint64, entries []messages.Entry, hs *messages.HardSt
 		return fail(messages.ErrEmptyAppend)
 	}
 	bytes := 0
-	if int64(len(w.open.records))+w.open.dataBytes >= int64(w.options.MaxBatchBytes) {
-		return fail(fmt.Errorf("%d bytes are staged: %w", int64(len(w.open.records))+w.open.dataBytes, messages.ErrOverloaded))
+	if len(w.open.records) >= w.options.MaxBatchBytes {
+		return fail(fmt.Errorf("%d bytes are staged: %w", len(w.open.records), messages.ErrOverloaded))
 	}
 	if len(entries) > 0 {
 		switch {
@@ -114,9 +110,6 @@ func (w *WAL) Append(group uint64, entries []messages.Entry, hs *messages.HardSt
 		}
 		hs = &h
 		ch.hasHard, ch.hard = true, h
-	}
-	if w.isLarge(bytes) {
-		ch.kind = kindBeside
 	}
 	if n := w.encode(&ch, entries); n > w.options.MaxAppendBytes {
 		w.forget(&ch)
@@ -175,20 +168,6 @@ func (w *WAL) cursor(group uint64) *cursor {
 	return &c
 }
 
-// largeBytes is the payload from which an append's data goes into DATA: one
-// write without a copy and a sync of its own, instead of three copies, the last
-// of them into a buffer of the engine that is copied again whenever it grows.
-// At 512 KiB the second sync costs a third, and the copies cost four times as
-// much; at 64 KiB it is the other way round.
-const largeBytes = 128 << 10
-
-// isLarge reports whether the data of an append goes into DATA. When some is
-// going there already, or the batch is large as it is, so does what is smaller.
-func (w *WAL) isLarge(payload int) bool {
-	b := w.open
-	return payload >= largeBytes || payload >= largeBytes/16 && (b.dataBytes > 0 || len(b.records) >= 2*largeBytes)
-}
-
 // encode adds the record of a change to the open batch, and returns its size.
 func (w *WAL) encode(c *change, entries []messages.Entry) int {
 	b := w.open
@@ -197,15 +176,6 @@ func (w *WAL) encode(c *change, entries []messages.Entry) int {
 	c.durableBefore = len(b.changes) == 0
 	start := len(b.records)
 	b.records, b.refs = encodeRecord(b.records, c, entries, b.refs)
-	if c.beside() {
-		for i := range entries {
-			if len(entries[i].Data) > 0 {
-				b.data = append(b.data, entries[i].Data)
-			}
-		}
-		b.dataBytes += c.payload()
-		return len(b.records) - start + int(c.payload())
-	}
 	return len(b.records) - start
 }
 
@@ -218,14 +188,6 @@ func (w *WAL) forget(c *change) {
 	}
 	b.records = b.records[:start]
 	b.refs = b.refs[:len(b.refs)-len(c.entries)]
-	if c.beside() {
-		b.dataBytes -= c.payload()
-		for i := range c.entries {
-			if c.entries[i].size > 0 {
-				b.data = b.data[:len(b.data)-1]
-			}
-		}
-	}
 }
 
 // stage makes the record that was encoded last part of the open batch, and

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
-	"math"
 	"math/bits"
 
 	"github.com/ballast-raft/ballast/messages"
@@ -14,31 +13,22 @@ import (
 type kind uint8
 
 const (
-	kindExtended       kind = 0 // the kind is in the next byte
+	kindExtended       kind = 0 // reserved: the kind is in the next byte
 	kindAppend         kind = 1
 	kindTruncateFrom   kind = 2
 	kindTruncateBefore kind = 3
 	kindReset          kind = 4
 	kindStable         kind = 5
 	kindCheckpoint     kind = 6
-	// kindBeside is an append whose entries' data is in the segment's DATA
-	// file, because there is much of it.
-	kindBeside kind = 7
 	// kindRelocated are entries of a group that lags behind the others, copied
-	// here, with their data in DATA, so that an old segment can go. An extended
-	// kind.
-	kindRelocated kind = 8
+	// here so that an old segment can go.
+	kindRelocated kind = 7
 )
 
 var kindNames = [...]string{"extended", "append", "truncateFrom", "truncateBefore", "reset", "stable",
-	"checkpoint", "append beside", "relocated"}
+	"checkpoint", "relocated"}
 
-func (k kind) String() string {
-	if int(k) < len(kindNames) {
-		return kindNames[k]
-	}
-	return fmt.Sprintf("extended %d", uint8(k))
-}
+func (k kind) String() string { return kindNames[k] }
 
 const (
 	kindMask          = 0x07
@@ -52,14 +42,14 @@ const (
 
 // legalFlags is what may be set beside the kind, without durableBefore.
 var legalFlags = [8]byte{
-	kindExtended:       flagGroup | flagTerms | flagTyped,
+	kindExtended:       0x78,
 	kindAppend:         flagGroup | flagHardState | flagTerms | flagTyped,
 	kindTruncateFrom:   flagGroup,
 	kindTruncateBefore: flagGroup,
 	kindReset:          flagGroup,
 	kindStable:         flagGroup | flagRemoved,
 	kindCheckpoint:     0,
-	kindBeside:         flagGroup | flagHardState | flagTerms | flagTyped,
+	kindRelocated:      flagGroup | flagTerms | flagTyped,
 }
 
 const (
@@ -96,7 +86,7 @@ func recoverIndex(crc, check, seed uint32) uint32 {
 // entryRef is where one entry lies inside its record.
 type entryRef struct {
 	term uint64
-	off  uint32 // of the data, from the start of the record or of its data in DATA
+	off  uint32 // of the data, from the start of the record
 	size uint32
 	crc  uint32 // CRC32C of the data
 	typ  uint8
@@ -125,35 +115,10 @@ type change struct {
 	// first entry's, or that of index-1 (truncateBefore) or index (reset).
 	index, term uint64
 	entries     []entryRef
-	// data is the offset in DATA of the first entry's data, if it is beside.
-	data   uint32
-	name   string
-	value  []byte
-	groups []groupMeta
+	name        string
+	value       []byte
+	groups      []groupMeta
 }
-
-// beside reports whether the entries' data is in DATA.
-func (c *change) beside() bool { return c.kind == kindBeside || c.kind == kindRelocated }
-
-// payload is the size of the entries' data in DATA.
-func (c *change) payload() int64 {
-	if n := len(c.entries); n > 0 {
-		return int64(c.entries[n-1].off) + int64(c.entries[n-1].size)
-	}
-	return 0
-}
-
-// dataAt is where the record of c holds the offset in DATA.
-func (c *change) dataAt() int {
-	if c.kind == kindRelocated {
-		return recordHeader + 1
-	}
-	return recordHeader
-}
-
-// dataOffset is the size of an offset in DATA. It has a fixed place, because it
-// is known only when the record is written.
-const dataOffset = 4
 
 // last is the index of an append's last entry.
 func (c *change) last() uint64 { return c.index + uint64(len(c.entries)) - 1 }
@@ -164,9 +129,6 @@ func (c *change) last() uint64 { return c.index + uint64(len(c.entries)) - 1 }
 func encodeRecord(dst []byte, c *change, entries []messages.Entry, refs []entryRef) ([]byte, []entryRef) {
 	base := len(dst)
 	flags := byte(c.kind)
-	if c.kind > kindMask {
-		flags = byte(kindExtended)
-	}
 	if c.durableBefore {
 		flags |= flagDurableBefore
 	}
@@ -188,17 +150,11 @@ func encodeRecord(dst []byte, c *change, entries []messages.Entry, refs []entryR
 		}
 	}
 	dst = append(dst, 0, 0, 0, 0, flags)
-	if c.kind > kindMask {
-		dst = append(dst, byte(c.kind))
-	}
-	if c.beside() {
-		dst = binary.LittleEndian.AppendUint32(dst, c.data)
-	}
 	if c.group != 0 {
 		dst = binary.AppendUvarint(dst, c.group)
 	}
 	switch c.kind {
-	case kindAppend, kindBeside, kindRelocated:
+	case kindAppend, kindRelocated:
 		if c.hasHard {
 			dst = appendHardState(dst, c.hard)
 		}
@@ -209,8 +165,6 @@ func encodeRecord(dst []byte, c *change, entries []messages.Entry, refs []entryR
 		dst = binary.AppendUvarint(dst, entries[0].Term)
 		dst = binary.AppendUvarint(dst, uint64(len(entries)))
 		start := len(refs)
-		beside := c.beside()
-		data := uint32(0) // size of what lies in DATA
 		for i := range entries {
 			e := &entries[i]
 			if flags&flagTyped != 0 {
@@ -220,14 +174,6 @@ func encodeRecord(dst []byte, c *change, entries []messages.Entry, refs []entryR
 				dst = binary.AppendUvarint(dst, e.Term-entries[i-1].Term)
 			}
 			ref := entryRef{term: e.Term, size: uint32(len(e.Data)), crc: crc32.Checksum(e.Data, castagnoli), typ: e.Type}
-			if beside {
-				dst = binary.AppendUvarint(dst, uint64(ref.size))
-				dst = binary.LittleEndian.AppendUint32(dst, ref.crc)
-				ref.off = data
-				data += ref.size
-				refs = append(refs, ref)
-				continue
-			}
 			if i < len(entries)-1 {
 				dst = binary.AppendUvarint(dst, uint64(ref.size))
 			}
@@ -342,13 +288,6 @@ func (r *body) byte() byte {
 	return 0
 }
 
-func (r *body) uint32() uint32 {
-	if b := r.bytes(4); b != nil {
-		return binary.LittleEndian.Uint32(b)
-	}
-	return 0
-}
-
 func (r *body) hardState() messages.HardState {
 	return messages.HardState{Term: r.uvarint(), Vote: r.uvarint(), Commit: r.uvarint()}
 }
@@ -366,28 +305,23 @@ func decodeRecord(rec []byte, refs []entryRef, sums bool) (c change, _ []entryRe
 	flags := rec[4]
 	c.kind = kind(flags & kindMask)
 	c.durableBefore = flags&flagDurableBefore != 0
-	r := body{b: rec, pos: recordHeader}
 	if c.kind == kindExtended {
-		if c.kind = kind(r.byte()); c.kind != kindRelocated {
-			return c, refs, fmt.Errorf("record of kind %s: %w", c.kind, messages.ErrIncompatible)
-		}
+		return c, refs, fmt.Errorf("record of kind %s: %w", c.kind, messages.ErrIncompatible)
 	}
 	bad := func(what string) (change, []entryRef, error) {
 		return c, refs, fmt.Errorf("%w: %s: %s", errMalformed, c.kind, what)
 	}
-	if flags&^(kindMask|flagDurableBefore)&^legalFlags[flags&kindMask] != 0 {
+	if flags&^(kindMask|flagDurableBefore)&^legalFlags[c.kind] != 0 {
 		return bad("flags")
 	}
-	if c.beside() {
-		c.data = r.uint32()
-	}
+	r := body{b: rec, pos: recordHeader}
 	if flags&flagGroup != 0 {
 		if c.group = r.uvarint(); c.group == 0 {
 			return bad("group")
 		}
 	}
 	switch c.kind {
-	case kindAppend, kindBeside, kindRelocated:
+	case kindAppend, kindRelocated:
 		if flags&flagHardState != 0 {
 			c.hasHard = true
 			c.hard = r.hardState()
@@ -395,9 +329,8 @@ func decodeRecord(rec []byte, refs []entryRef, sums bool) (c change, _ []entryRe
 		if r.failed {
 			return bad("hard state")
 		}
-		beside, data := c.beside(), uint64(c.data)
 		if r.left() == 0 {
-			if beside || !c.hasHard || flags&(flagTerms|flagTyped) != 0 {
+			if !c.hasHard || flags&(flagTerms|flagTyped) != 0 {
 				return bad("nothing in it")
 			}
 			return c, refs, nil
@@ -426,15 +359,6 @@ func decodeRecord(rec []byte, refs []entryRef, sums bool) (c change, _ []entryRe
 				term += d
 			}
 			e.term = term
-			if beside {
-				size, crc := r.uvarint(), r.uint32()
-				e.off, e.size, e.crc = uint32(data-uint64(c.data)), uint32(size), crc
-				if data += size; r.failed || size > maxAppendLimit || data > math.MaxUint32 {
-					return bad("entry")
-				}
-				refs = append(refs, e)
-				continue
-			}
 			size := uint64(r.left())
 			if i < n-1 {
 				size = r.uvarint()

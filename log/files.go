@@ -13,14 +13,8 @@ type readers struct {
 	mu     sync.Mutex
 	max    int
 	clock  uint64
-	open   map[readerKey]*reader
+	open   map[uint32]*reader
 	closed bool
-}
-
-// readerKey is a file: DATA or the engine's, of a segment.
-type readerKey struct {
-	ordinal uint32
-	beside  bool
 }
 
 type reader struct {
@@ -31,20 +25,19 @@ type reader struct {
 }
 
 func newReaders(max int) *readers {
-	return &readers{max: max, open: map[readerKey]*reader{}}
+	return &readers{max: max, open: map[uint32]*reader{}}
 }
 
 // acquire returns the segment's descriptor, to be given back by release.
-func (r *readers) acquire(s *segment, beside bool) (*reader, error) {
-	key := readerKey{s.ordinal, beside}
-	if h := r.lookup(s, key, nil); h != nil {
+func (r *readers) acquire(s *segment) (*reader, error) {
+	if h := r.lookup(s, nil); h != nil {
 		return h, nil
 	}
-	f, err := os.Open(s.path(beside))
+	f, err := os.Open(s.logPath())
 	if err != nil {
 		return nil, err
 	}
-	h := r.lookup(s, key, f)
+	h := r.lookup(s, f)
 	if h.f != f {
 		err = f.Close()
 	}
@@ -52,11 +45,11 @@ func (r *readers) acquire(s *segment, beside bool) (*reader, error) {
 }
 
 // lookup returns the segment's reader, and makes one of f if there is none.
-func (r *readers) lookup(s *segment, key readerKey, f *os.File) *reader {
+func (r *readers) lookup(s *segment, f *os.File) *reader {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.clock++
-	h := r.open[key]
+	h := r.open[s.ordinal]
 	if h == nil {
 		if f == nil {
 			return nil
@@ -68,7 +61,7 @@ func (r *readers) lookup(s *segment, key readerKey, f *os.File) *reader {
 			if len(r.open) >= r.max {
 				r.evict()
 			}
-			r.open[key] = h
+			r.open[s.ordinal] = h
 		}
 	}
 	h.refs++
@@ -78,11 +71,11 @@ func (r *readers) lookup(s *segment, key readerKey, f *os.File) *reader {
 
 // evict closes the descriptor that has been idle for longest.
 func (r *readers) evict() {
-	var victim readerKey
+	var victim uint32
 	var oldest *reader
-	for key, h := range r.open {
+	for ordinal, h := range r.open {
 		if h.refs == 0 && (oldest == nil || h.used < oldest.used) {
-			victim, oldest = key, h
+			victim, oldest = ordinal, h
 		}
 	}
 	if oldest != nil {
@@ -100,25 +93,20 @@ func (r *readers) release(h *reader) {
 	}
 }
 
-// forget closes the descriptors of a segment that is being removed.
+// forget closes the descriptor of a segment that is being removed.
 func (r *readers) forget(s *segment) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var errs []error
-	for _, beside := range []bool{false, true} {
-		key := readerKey{s.ordinal, beside}
-		h := r.open[key]
-		if h == nil {
-			continue
-		}
-		delete(r.open, key)
-		if h.refs > 0 {
-			h.doomed = true
-			continue
-		}
-		errs = append(errs, h.f.Close())
+	h := r.open[s.ordinal]
+	if h == nil {
+		return nil
 	}
-	return errors.Join(errs...)
+	delete(r.open, s.ordinal)
+	if h.refs > 0 {
+		h.doomed = true
+		return nil
+	}
+	return h.f.Close()
 }
 
 func (r *readers) close() error {

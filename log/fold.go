@@ -14,8 +14,6 @@ import (
 // for byte. All values are absolute.
 type fold struct {
 	groups map[uint64]*groupFold
-	// dataEnd is where the payload in DATA ends.
-	dataEnd int64
 	// near is the Raft index that was appended last, to say what damage is
 	// near to.
 	near uint64
@@ -68,7 +66,7 @@ func (f *fold) add(c *change, body uint32) error {
 		return fmt.Errorf("%s %d contradicts the records before it in group %d", c.kind, c.index, c.group)
 	}
 	switch c.kind {
-	case kindAppend, kindBeside:
+	case kindAppend:
 		if c.hasHard {
 			g.hasHard, g.hard = true, c.hard
 		}
@@ -115,20 +113,13 @@ func (f *fold) add(c *change, body uint32) error {
 			delete(g.stable, c.name)
 		}
 	}
-	if c.beside() {
-		f.dataEnd = max(f.dataEnd, int64(c.data)+c.payload())
-	}
 	return nil
 }
 
 func (s *stretch) add(c *change, body uint32) {
 	for i := range c.entries {
 		e := &c.entries[i]
-		l := locator{offset: body + e.off, bits: e.size, crc: e.crc}
-		if c.beside() {
-			l.offset, l.bits = c.data+e.off, e.size|besideBit
-		}
-		s.push(l, e.term, uint64(e.typ))
+		s.push(locator{offset: body + e.off, size: e.size, crc: e.crc}, e.term, uint64(e.typ))
 	}
 }
 

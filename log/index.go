@@ -195,7 +195,7 @@ func (x *index) apply(c *change, seg *segment, body uint32) error {
 	}
 	g := x.group(c.group)
 	switch c.kind {
-	case kindAppend, kindBeside:
+	case kindAppend:
 		if c.hasHard {
 			g.hard = c.hard
 		}

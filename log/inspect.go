@@ -30,9 +30,8 @@ type Report struct {
 	// unfinished ones, which the next Open removes.
 	Segments []SegmentReport
 	Leftover []string
-	// Prepared are segments that were made ready and never used, Spares files
-	// that wait to be used again.
-	Prepared, Spares []string
+	// Prepared are segments that were made ready and never used.
+	Prepared []string
 	// Groups as the records up to the first damage make them.
 	Groups []GroupReport
 	// Torn is what the next Open will remove as a write that a crash cut
@@ -50,9 +49,8 @@ type SegmentReport struct {
 	// if there is none.
 	First, Last uint64
 	// Size of the file; Good is how much of it good records take up, and
-	// Zeros how much is zeros after them. DataBytes is how much data of large
-	// appends lies beside it.
-	Size, Good, Zeros, DataBytes int64
+	// Zeros how much is zeros after them.
+	Size, Good, Zeros int64
 	// Summary says whether the segment is closed and has a good summary, which
 	// the next Open reads instead of its records.
 	Summary bool
@@ -112,7 +110,7 @@ func InspectRecords(dir string, visit func(RecordReport)) (Report, error) {
 		return r, fmt.Errorf("log: inspect %s: %w", dir, err)
 	}
 	r.Identity, r.Floor, r.Mark, r.MarkOK = s.manifest.identity, s.manifest.floor, s.mark, s.markOK
-	r.Leftover, r.Spares = s.leftover, s.spares
+	r.Leftover = s.leftover
 	if err != nil {
 		return r, nil // without manifest and mark no record can be judged
 	}
@@ -154,7 +152,6 @@ func InspectRecords(dir string, visit func(RecordReport)) (Report, error) {
 			seg.First, seg.Last = next, next-1
 		}
 		next = seg.Last + 1
-		seg.DataBytes = f.segment.dataSize
 		if sum, e := readSummary(f.summaryPath(), s.manifest.identity, f.segment.ordinal); e == nil {
 			seg.Summary = sum.first == seg.First && sum.size == f.logSize
 		}

@@ -3,6 +3,7 @@ package log
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/ballast-raft/ballast/messages"
 	"github.com/ballast-raft/ballast/messages/durable"
@@ -59,59 +60,47 @@ func (w *WAL) maintain() (sync bool, err error) {
 	return w.wantCheckpoint() || staged, nil
 }
 
+// retireAtOnce is how many segments are left before they are closed and
+// summarised: the first sync of several costs a commit of the journal, the
+// others little. After a crash at most so many must be read whole.
+const retireAtOnce = 4
+
 // retire closes the segments that were left: the zeros are cut off, and a
 // summary is written.
 func (w *WAL) retire() error {
-	for {
-		w.handover.Lock()
-		if len(w.left) == 0 {
-			w.handover.Unlock()
-			return nil
-		}
-		l := w.left[0]
-		w.handover.Unlock()
-		if l.removed.Load() {
-			w.forgetLeft()
-			if l.engine != nil {
-				if err := l.writer.close(w.disk, false); err != nil {
-					return err
-				}
-			}
-			continue
-		}
+	w.handover.Lock()
+	left := slices.Clone(w.left)
+	w.handover.Unlock()
+	if len(left) < retireAtOnce && !slices.ContainsFunc(left, func(l *leftSegment) bool { return l.engine == nil || l.removed.Load() }) {
+		return nil
+	}
+	for _, l := range left {
+		removed := l.removed.Load()
 		if l.engine != nil {
-			if err := l.writer.close(w.disk, true); err != nil {
+			if err := l.writer.close(!removed); err != nil {
 				return fmt.Errorf("close segment: %w", err)
 			}
 			l.engine = nil
 		}
-		s := l.summarise(w.identity, l.records)
-		err := s.write(w.disk, l.summaryPath())
-		if errors.Is(err, messages.ErrDiskFull) {
-			return nil // the next open reads the segment instead
+		if !removed {
+			s := l.summarise(w.identity, l.records)
+			err := s.write(l.summaryPath())
+			if err != nil && !errors.Is(err, messages.ErrDiskFull) { // then the next open reads the segment instead
+				return err
+			}
+			w.state.Lock()
+			s.fold = nil
+			l.segment.summary = s
+			l.segment.fold = nil
+			w.state.Unlock()
 		}
-		if err != nil {
-			return err
-		}
-		// The mark now lies in a later segment. If it is lost in a power cut
-		// from here on, the summary says what was acknowledged.
-		if err := w.mark.Sync(); err != nil {
-			return err
-		}
-		w.state.Lock()
-		s.fold = nil
-		l.segment.summary = s
-		l.segment.fold = nil
-		w.state.Unlock()
-		w.forgetLeft()
+		w.handover.Lock()
+		w.left[0] = nil
+		w.left = w.left[1:]
+		w.handover.Unlock()
 	}
-}
-
-func (w *WAL) forgetLeft() {
-	w.handover.Lock()
-	defer w.handover.Unlock()
-	w.left[0] = nil
-	w.left = w.left[1:]
+	// The mark on disk now says that all of them were acknowledged.
+	return w.mark.Sync()
 }
 
 // wantCheckpoint reports whether there are segments at the front without a
@@ -123,7 +112,7 @@ func (w *WAL) wantCheckpoint() bool {
 	oldest := min(w.index.oldest(), w.segments[len(w.segments)-1].ordinal)
 	var freed int64
 	for _, s := range w.segments[:oldest-w.base] {
-		freed += s.size + s.dataSize
+		freed += s.size
 	}
 	if freed <= 4*w.checkpointBytes {
 		return false
@@ -176,9 +165,6 @@ func (w *WAL) remove() error {
 		if err := w.readers.forget(s); err != nil {
 			return fmt.Errorf("remove segment: %w", err)
 		}
-		if err := w.keepSpare(s); err != nil {
-			return fmt.Errorf("remove segment: %w", durable.Wrap(err))
-		}
 		if err := removeSegment(w.disk, s.dir); err != nil {
 			return fmt.Errorf("remove segment: %w", durable.Wrap(err))
 		}
@@ -187,7 +173,7 @@ func (w *WAL) remove() error {
 	if err := w.disk.SyncDir(w.walDir()); err != nil {
 		return fmt.Errorf("remove segment: %w", durable.Wrap(err))
 	}
-	return w.retire() // closes what was removed before it had a summary
+	return w.retire() // closes what was removed before it was closed
 }
 
 // takeReady returns the segment that was prepared, or nil.
@@ -201,5 +187,5 @@ func (w *WAL) takeReady() *writer {
 
 // discard removes a segment that was prepared and not used.
 func (w *WAL) discard(t *writer) error {
-	return errors.Join(t.close(w.disk, false), removeSegment(w.disk, t.dir))
+	return errors.Join(t.close(false), removeSegment(w.disk, t.dir))
 }

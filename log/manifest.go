@@ -111,7 +111,7 @@ func readMark(dir string, identity [16]byte) (p durable.Position, ok bool, err e
 // otherwise means that the manifest was lost.
 func unborn(dir string, segments []*foundSegment) (bool, error) {
 	for _, f := range segments {
-		if f.logSize > 0 || f.segmentFiles.dataSize > 0 {
+		if f.logSize > 0 {
 			return false, nil
 		}
 	}

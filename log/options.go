@@ -14,12 +14,10 @@ type Options struct {
 	Disk durable.Disk
 	// SegmentBytes is the size at which a segment is left and the next one
 	// begun; it exceeds it by at most one batch, or up to four times if nobody
-	// calls Maintain. The data of large appends, which lies in a file of its
-	// own, may be eight times as large. Bytes, default 4 MiB, 64 to 256 MiB.
-	// Larger: fewer files and fewer syncs beside those of the appends, but the
-	// engine keeps the tail in memory, copies it as it grows, and space comes
-	// back in coarser steps. Smaller: the opposite. It may differ from one open
-	// to the next.
+	// calls Maintain. Bytes, default 16 MiB, 64 to 256 MiB. Larger: fewer files
+	// and fewer syncs beside those of the appends, but space comes back in
+	// coarser steps, and more is read after a crash. Smaller: the opposite. It
+	// may differ from one open to the next.
 	SegmentBytes int
 	// MaxAppendBytes bounds the encoded size of one Append; more is
 	// messages.ErrTooLarge. Bytes, default 64 MiB, 64 to 1 GiB. Larger values
@@ -55,7 +53,7 @@ const (
 	maxSegmentBytes = 256 << 20 // an offset in a segment must fit into 32 bits
 	maxAppendLimit  = 1 << 30
 
-	defaultSegmentBytes   = 4 << 20
+	defaultSegmentBytes   = 16 << 20
 	defaultMaxAppendBytes = 64 << 20
 	defaultMaxBatchBytes  = 64 << 20
 	defaultReserveBytes   = 8 << 20

@@ -68,8 +68,8 @@ func (w *WAL) Entry(group, index uint64) (messages.Entry, error) {
 		if err != nil {
 			return messages.Entry{}, fmt.Errorf("log: read %d of group %d: %w", index, group, err)
 		}
-		data := make([]byte, f.size())
-		if err = w.read(f.segment, f.beside(), data, int64(f.offset)); err == nil {
+		data := make([]byte, f.size)
+		if err = w.read(f.segment, data, int64(f.offset)); err == nil {
 			err = f.verify(data)
 		} else if err != errRemoved {
 			err = f.unreadable(err)
@@ -121,7 +121,6 @@ func (w *WAL) Entries(group, from, to uint64, maxBytes int) ([]messages.Entry, e
 // piece is a part of a file that holds the next n entries of a range.
 type piece struct {
 	segment    *segment
-	beside     bool
 	start, end int64
 	n          int
 	payload    int64
@@ -143,7 +142,7 @@ func (w *WAL) readRange(group, from, to uint64, maxBytes int) ([]messages.Entry,
 		at += p.n
 		f := found{locator: where[0], segment: p.segment, index: part[0].Index}
 		data := make([]byte, p.end-p.start)
-		if err := w.read(p.segment, p.beside, data, p.start); err == errRemoved {
+		if err := w.read(p.segment, data, p.start); err == errRemoved {
 			return nil, err
 		} else if err != nil {
 			return nil, f.unreadable(err)
@@ -155,7 +154,7 @@ func (w *WAL) readRange(group, from, to uint64, maxBytes int) ([]messages.Entry,
 		for i := range part {
 			l := where[i]
 			o := int64(l.offset) - p.start
-			d := data[o : o+int64(l.size()) : o+int64(l.size())]
+			d := data[o : o+int64(l.size) : o+int64(l.size)]
 			if crc32.Checksum(d, castagnoli) != l.crc {
 				f.locator, f.index = l, part[i].Index
 				return nil, f.damage("bad checksum", nil)
@@ -206,7 +205,7 @@ func (w *WAL) findRange(group, from, to uint64, maxBytes int) (entries []message
 			return nil, nil, nil, s.segment, errNotLoaded
 		}
 		for end := min(to, g.endOf(k)); i < end; i++ {
-			if sum += uint64(s.entries.locator(i).size()); sum > uint64(maxBytes) && i > from {
+			if sum += uint64(s.entries.locator(i).size); sum > uint64(maxBytes) && i > from {
 				to = i
 				break
 			}
@@ -230,17 +229,17 @@ func (w *WAL) findRange(group, from, to uint64, maxBytes int) (entries []message
 			entries[at] = messages.Entry{Index: i, Term: g.terms[term].value, Type: uint8(g.types[typ].value)}
 			locators[at] = l
 			at++
-			start, stop := int64(l.offset), int64(l.offset)+int64(l.size())
+			start, stop := int64(l.offset), int64(l.offset)+int64(l.size)
 			if m := len(pieces); m > 0 {
 				p := &pieces[m-1]
-				if p.segment == s.segment && p.beside == l.beside() && start >= p.end && start-p.end <= readGap && stop-p.start <= readPiece {
+				if p.segment == s.segment && start >= p.end && start-p.end <= readGap && stop-p.start <= readPiece {
 					p.end = stop
 					p.n++
-					p.payload += int64(l.size())
+					p.payload += int64(l.size)
 					continue
 				}
 			}
-			pieces = append(pieces, piece{s.segment, l.beside(), start, stop, 1, int64(l.size())})
+			pieces = append(pieces, piece{s.segment, start, stop, 1, int64(l.size)})
 		}
 	}
 	return entries, locators, pieces, nil, nil
@@ -284,9 +283,8 @@ func (w *WAL) load(s *segment) error {
 	return nil
 }
 
-// refold reads the records of a closed segment. visit, if not nil, is asked
-// about each change.
-func (s *segment) refold(seed uint32, visit func(c *change) error) (*fold, scanned, error) {
+// refold reads the records of a closed segment.
+func (s *segment) refold(seed uint32) (*fold, scanned, error) {
 	size := s.summary.size
 	data, err := readFile(nil, s.logPath(), size)
 	if err != nil {
@@ -299,11 +297,7 @@ func (s *segment) refold(seed uint32, visit func(c *change) error) (*fold, scann
 		if err != nil {
 			return err
 		}
-		if refs = r; visit != nil {
-			if err := visit(&c); err != nil {
-				return err
-			}
-		}
+		refs = r
 		return f.add(&c, uint32(body))
 	})
 	if got.reason == "" && (int64(got.end) != size || got.next != s.first+s.summary.records) {
@@ -314,7 +308,7 @@ func (s *segment) refold(seed uint32, visit func(c *change) error) (*fold, scann
 
 // reload gets the locators from the segment itself.
 func (s *segment) reload(seed uint32) ([]locator, error) {
-	f, got, err := s.refold(seed, nil)
+	f, got, err := s.refold(seed)
 	if err != nil {
 		return nil, err
 	}
@@ -333,12 +327,12 @@ func (s *segment) reload(seed uint32) ([]locator, error) {
 	return all, nil
 }
 
-// read fills data from a file of a segment.
-func (w *WAL) read(s *segment, beside bool, data []byte, offset int64) error {
+// read fills data from a segment.
+func (w *WAL) read(s *segment, data []byte, offset int64) error {
 	if len(data) == 0 {
 		return nil
 	}
-	h, err := w.readers.acquire(s, beside)
+	h, err := w.readers.acquire(s)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) && s.removed.Load() {
 			return errRemoved
@@ -356,7 +350,7 @@ func (w *WAL) read(s *segment, beside bool, data []byte, offset int64) error {
 }
 
 func (f *found) damage(reason string, err error) *messages.CorruptError {
-	return &messages.CorruptError{Path: f.segment.path(f.beside()), Offset: int64(f.offset), Index: f.index, Reason: reason, Err: err}
+	return &messages.CorruptError{Path: f.segment.logPath(), Offset: int64(f.offset), Index: f.index, Reason: reason, Err: err}
 }
 
 // unreadable is damage if the file is gone, too short or cannot be read, and

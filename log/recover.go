@@ -39,7 +39,7 @@ func Open(dir string, options Options) (*WAL, error) {
 func (w *WAL) abandon() error {
 	var errs []error
 	if w.tail != nil {
-		errs = append(errs, w.tail.close(w.disk, false))
+		errs = append(errs, w.tail.close(false))
 	}
 	if w.mark != nil {
 		errs = append(errs, w.mark.Close())
@@ -113,7 +113,7 @@ func (w *WAL) recover() (err error) {
 		w.segments = append(w.segments, w.tail.segment)
 	}
 	w.base = w.segments[0].ordinal
-	w.tailOrdinal, w.tailUsed, w.large = w.tail.ordinal, w.tail.next > 1, w.tail.dataEnd > 0
+	w.tailOrdinal, w.tailUsed = w.tail.ordinal, w.tail.next > 1
 	w.staged = make(map[uint64]*cursor, len(w.index.groups))
 	for id, g := range w.index.groups {
 		w.staged[id] = g.clone()
@@ -131,38 +131,43 @@ func (w *WAL) openTail(s *logScan) (*writer, error) {
 	n := len(s.found)
 	if n > 0 && s.found[n-1].summary == nil {
 		f := s.found[n-1]
-		t := &writer{segment: f.segment, next: f.records + 1, end: f.size, filled: f.size, dataEnd: f.segment.dataSize}
-		var err error
+		// With VerifyAll there may be one, which would not tell of what is
+		// appended now.
+		err := w.disk.Remove(f.summaryPath())
+		if err == nil {
+			err = w.disk.SyncDir(f.segment.dir)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		t := &writer{segment: f.segment, next: f.records + 1, end: f.size, filled: f.size}
 		if t.engine, err = openEngine(t.dir); err != nil {
 			return nil, fmt.Errorf("engine: %w", err)
 		}
 		if t.log, err = os.OpenFile(t.logPath(), os.O_RDWR, 0); err != nil {
 			return nil, errors.Join(err, t.engine.Close())
 		}
-		if t.data, err = os.OpenFile(t.dataPath(), os.O_RDWR, 0); errors.Is(err, fs.ErrNotExist) {
-			t.data, err = nil, nil
-		}
-		last, e := t.engine.LastIndex()
-		if err = errors.Join(err, e); err == nil && last != f.records {
+		last, err := t.engine.LastIndex()
+		if err == nil && last != f.records {
 			err = fmt.Errorf("the engine found %d records, and recovery %d", last, f.records)
 		}
 		if err != nil {
-			return nil, errors.Join(err, t.close(w.disk, false))
+			return nil, errors.Join(err, t.close(false))
 		}
 		return t, nil
 	}
 	ordinal := s.manifest.ordinal + uint32(n)
 	if len(s.blank) == 0 || s.blank[0].segment.ordinal != ordinal {
-		return w.prepare(ordinal, 0, false)
+		return w.prepare(ordinal, 0)
 	}
 	// The engine takes each zero for a record.
 	err := os.Truncate(s.blank[0].segment.logPath(), 0)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	t, err := w.start(ordinal, 0, false)
+	t, err := w.start(ordinal, 0)
 	if err != nil && t != nil {
-		err = errors.Join(err, t.close(w.disk, false))
+		err = errors.Join(err, t.close(false))
 		t = nil
 	}
 	return t, err
@@ -214,17 +219,6 @@ func (w *WAL) sweep(s *logScan) error {
 	}
 	for _, dir := range dirs {
 		if err := removeSegment(w.disk, dir); err != nil {
-			return durable.Wrap(err)
-		}
-	}
-	for _, path := range s.spares {
-		info, err := os.Stat(path)
-		if err != nil {
-			return err
-		}
-		if len(w.spares) < maxSpares && info.Size() >= w.dataLimit() && info.Size() <= 2*w.dataLimit() {
-			w.spares = append(w.spares, path)
-		} else if err := w.disk.Remove(path); err != nil {
 			return durable.Wrap(err)
 		}
 	}
@@ -286,14 +280,6 @@ func (w *WAL) confirm(s *logScan, changed bool) (err error) {
 	}
 	for ; from < n; from++ {
 		f := s.found[from]
-		for _, b := range f.beside {
-			if b.offset >= offset {
-				if err := w.rewrite(f.segment.dataPath(), b.data, f.segment.dataSize); err != nil {
-					return fmt.Errorf("confirm data: %w", durable.Wrap(err))
-				}
-				break
-			}
-		}
 		if err := w.rewrite(f.segment.logPath(), offset, f.size); err != nil {
 			return fmt.Errorf("confirm segment: %w", durable.Wrap(err))
 		}

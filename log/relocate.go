@@ -62,7 +62,7 @@ func (w *WAL) victim() (*segment, error) {
 	}
 	var total, used float64
 	for _, s := range w.segments[oldest-w.base:] {
-		size := float64(s.size + s.dataSize)
+		size := float64(s.size)
 		total += size
 		if n := s.entries(); n > 0 {
 			used += size * float64(live[s.ordinal-oldest]) / float64(n)

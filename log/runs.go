@@ -58,16 +58,9 @@ func (r *runs) copyRange(s runs, from, to uint64) {
 // per entry.
 type locator struct {
 	offset uint32
-	bits   uint32 // size, and besideBit
+	size   uint32
 	crc    uint32
 }
-
-// besideBit in a locator says that the data is in the segment's DATA file. A
-// size has 30 bits at most.
-const besideBit = 1 << 31
-
-func (l locator) size() uint32 { return l.bits &^ besideBit }
-func (l locator) beside() bool { return l.bits&besideBit != 0 }
 
 // pageEntries locators make a page of 6 KiB. The last page of a stretch grows
 // as a slice does, so that ten thousand small groups do not hold ten thousand

@@ -3,8 +3,6 @@ package log
 import (
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -28,11 +26,8 @@ type scanned struct {
 
 // visitor sees each good record: its wal index, its offset (that of its
 // length), the offset of the record proper, and the record. An error says that
-// it contradicts what came before, or that its data is not there (errData).
+// it contradicts what came before.
 type visitor func(at uint64, offset, body int, rec []byte) error
-
-// errData is a record whose data in DATA fails its checksum.
-var errData = errors.New("bad checksum of the data beside the log")
 
 // scanSegment reads the records of a segment up to the first that is not good.
 func scanSegment(data []byte, start uint64, seed uint32, visit visitor) scanned {
@@ -54,9 +49,7 @@ func scanSegment(data []byte, start uint64, seed uint32, visit visitor) scanned 
 			return s
 		}
 		if err := visit(s.next, s.end, s.end+size-len(rec), rec); err != nil {
-			if s.reason = err.Error(); !errors.Is(err, errData) {
-				s.refused = err
-			}
+			s.reason, s.refused = err.Error(), err
 			return s
 		}
 		s.end += size
@@ -87,13 +80,6 @@ type foundSegment struct {
 	records uint64
 	// blank: nothing was ever written to it.
 	blank bool
-	// beside lists the records whose data is in DATA, if they were read.
-	beside []besideRecord
-}
-
-type besideRecord struct {
-	offset int64 // of the record
-	data   int64 // of its data
 }
 
 // logScan is the verification of a whole log directory. Open and Inspect share
@@ -113,7 +99,6 @@ type logScan struct {
 	found    []*foundSegment // from the floor on, in order, those in use
 	blank    []*foundSegment // prepared ones behind them
 	leftover []string        // directories below the floor
-	spares   []string
 
 	rebuild
 	last uint64 // wal index of the last good record
@@ -127,11 +112,10 @@ type logScan struct {
 // load reads everything but the segments. An error matches fs.ErrNotExist if
 // there is no manifest.
 func (s *logScan) load() (err error) {
-	all, spares, err := listSegments(s.dir)
+	all, err := listSegments(s.dir)
 	if err != nil {
 		return err
 	}
-	s.spares = spares
 	for _, f := range all {
 		seg := &segment{ordinal: f.ordinal, dir: f.dir, fold: newFold()}
 		s.found = append(s.found, &foundSegment{segmentFiles: f, segment: seg})
@@ -216,9 +200,9 @@ func (s *logScan) verify(visit func(segment int, at uint64, offset int, c *chang
 		if err != nil && !errors.Is(err, errStale) {
 			return err
 		}
-		if err == nil && sum.first == seg.first && sum.size == f.logSize && sum.fold.dataEnd <= max(f.segmentFiles.dataSize, 0) {
+		if err == nil && sum.first == seg.first && sum.size == f.logSize {
 			seg.fold, seg.summary = sum.fold, sum
-			seg.size, seg.dataSize, f.records = sum.size, sum.fold.dataEnd, sum.records
+			seg.size, f.records = sum.size, sum.records
 			s.last += sum.records
 			markSeen = markSeen || s.mark.File == uint64(seg.ordinal) && s.mark.Sequence <= s.last
 			s.flaggedSegment, s.flaggedOffset = i+1, 0
@@ -265,8 +249,6 @@ func (s *logScan) scan(i int, data []byte, markSeen *bool, visit func(segment in
 	if (s.mark == durable.Position{Sequence: s.last, File: uint64(seg.ordinal)}) {
 		*markSeen = true // nothing of this segment had been acknowledged
 	}
-	payload := &dataReader{path: seg.dataPath()}
-	defer payload.close()
 	var refs []entryRef
 	got := scanSegment(data, seg.first, s.seed, func(at uint64, offset, body int, rec []byte) error {
 		c, r, err := decodeRecord(rec, refs[:0], true)
@@ -276,12 +258,6 @@ func (s *logScan) scan(i int, data []byte, markSeen *bool, visit func(segment in
 		refs = r
 		if at == s.manifest.checkpoint && c.kind != kindCheckpoint {
 			return fmt.Errorf("%s where the manifest says that a checkpoint is", c.kind)
-		}
-		if c.beside() {
-			if err := payload.verify(&c); err != nil {
-				return err
-			}
-			f.beside = append(f.beside, besideRecord{int64(offset), int64(c.data)})
 		}
 		if err := seg.fold.add(&c, uint32(body)); err != nil {
 			return err
@@ -300,7 +276,7 @@ func (s *logScan) scan(i int, data []byte, markSeen *bool, visit func(segment in
 	})
 	s.near = max(s.near, seg.fold.near)
 	s.last = got.next - 1
-	seg.size, seg.dataSize, f.records = int64(got.end), seg.fold.dataEnd, got.next-seg.first
+	seg.size, f.records = int64(got.end), got.next-seg.first
 	if got.reason == "" {
 		return nil
 	}
@@ -323,44 +299,6 @@ func (s *logScan) scan(i int, data []byte, markSeen *bool, visit func(segment in
 	}
 	s.torn = got.reason
 	return nil
-}
-
-// dataReader verifies the data of large appends.
-type dataReader struct {
-	path string
-	f    *os.File
-	buf  []byte
-}
-
-func (r *dataReader) verify(c *change) error {
-	if r.f == nil {
-		f, err := os.Open(r.path)
-		if errors.Is(err, fs.ErrNotExist) {
-			return errData
-		}
-		if err != nil {
-			return fmt.Errorf("%w: %w", errData, err)
-		}
-		r.f = f
-	}
-	at := int64(c.data)
-	for i := range c.entries {
-		e := &c.entries[i]
-		if cap(r.buf) < int(e.size) {
-			r.buf = make([]byte, max(int(e.size), 64<<10))
-		}
-		b := r.buf[:e.size]
-		if _, err := r.f.ReadAt(b, at+int64(e.off)); err != nil || crc32.Checksum(b, castagnoli) != e.crc {
-			return errData
-		}
-	}
-	return nil
-}
-
-func (r *dataReader) close() {
-	if r.f != nil {
-		_ = r.f.Close() // opened for reading: there is nothing to lose
-	}
 }
 
 // readFile reads a file of a known size whole into buf, which it may replace.

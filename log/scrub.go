@@ -25,7 +25,7 @@ type Damage struct {
 type scrubber struct{ next uint32 }
 
 // Scrub verifies every byte of the next closed segment, in turn: the records,
-// their entries, the data beside them, and the summary. It returns how much it
+// their entries, and the summary. It returns how much it
 // has read, so that the caller can keep to a rate, and what is damaged. Zero
 // bytes mean that it has been once around. It may run beside everything but
 // Maintain, which waits.
@@ -52,7 +52,7 @@ func (w *WAL) Scrub() (read int64, damage []Damage, err error) {
 		return 0, nil, nil
 	}
 	w.scrub.next = s.ordinal + 1
-	read = s.size + s.dataSize
+	read = s.size
 	if damage, err = w.verifySegment(s); err != nil {
 		return read, damage, fmt.Errorf("log: scrub: %w", err)
 	}
@@ -61,14 +61,7 @@ func (w *WAL) Scrub() (read int64, damage []Damage, err error) {
 
 // verifySegment compares a closed segment with its own checks and its summary.
 func (w *WAL) verifySegment(s *segment) ([]Damage, error) {
-	payload := &dataReader{path: s.dataPath()}
-	defer payload.close()
-	f, got, err := s.refold(w.seed, func(c *change) error {
-		if c.beside() {
-			return payload.verify(c)
-		}
-		return nil
-	})
+	f, got, err := s.refold(w.seed)
 	var broken *messages.CorruptError
 	switch {
 	case errors.As(err, &broken), errors.Is(err, os.ErrNotExist):
@@ -83,7 +76,7 @@ func (w *WAL) verifySegment(s *segment) ([]Damage, error) {
 		sum := &summary{identity: w.identity, ordinal: s.ordinal, first: s.first, records: s.summary.records, size: s.summary.size, fold: f}
 		if b, err := os.ReadFile(s.summaryPath()); err != nil || !bytes.Equal(b, sum.encode()) {
 			return []Damage{{Err: &messages.CorruptError{Path: s.summaryPath(), Offset: 0, Reason: "it differs from its segment, and is rebuilt", Err: err}}},
-				sum.write(w.disk, s.summaryPath())
+				sum.write(s.summaryPath())
 		}
 		return nil, nil
 	}
@@ -130,9 +123,9 @@ func (w *WAL) damagedEntries(s *segment, broken *messages.CorruptError) ([]Damag
 	})
 	var damage []Damage
 	for _, e := range all {
-		data := make([]byte, e.size())
+		data := make([]byte, e.size)
 		f := found{locator: e.locator, segment: s, index: e.index}
-		if err := w.read(s, e.beside(), data, int64(e.offset)); err != nil {
+		if err := w.read(s, data, int64(e.offset)); err != nil {
 			err = f.unreadable(err)
 			var c *messages.CorruptError
 			if !errors.As(err, &c) {

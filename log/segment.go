@@ -10,32 +10,26 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"sync/atomic"
 
 	"github.com/ballast-raft/ballast/messages"
 	"github.com/ballast-raft/ballast/messages/durable"
-	"github.com/tidwall/wal"
+	"golang.org/x/sys/unix"
 )
 
 const (
 	walName = "wal"
 	// logName is the only file of the engine in a segment.
-	logName  = "00000000000000000001"
-	dataName = "DATA"
-	// spareName begins the names of DATA files that wait to be used again.
-	spareName = "spare-"
+	logName = "00000000000000000001"
 )
 
 // segment is one directory below wal: a log of the engine that never rolls,
-// the data of large appends beside it, and, once it is closed, a summary.
+// and, once it is closed, a summary.
 type segment struct {
 	ordinal uint32
 	dir     string
 	first   uint64 // wal index of the first record
-	// What is durable of its files. Guarded by WAL.state.
-	size     int64
-	dataSize int64
+	size    int64  // what is durable of its file; guarded by WAL.state
 	// fold is what its records do; nil once that is in the summary.
 	fold    *fold
 	summary *summary
@@ -49,16 +43,7 @@ func segmentDir(dir string, ordinal uint64) string {
 }
 
 func (s *segment) logPath() string     { return filepath.Join(s.dir, logName) }
-func (s *segment) dataPath() string    { return filepath.Join(s.dir, dataName) }
 func (s *segment) summaryPath() string { return filepath.Join(s.dir, summaryName) }
-
-// path is where an entry lies.
-func (s *segment) path(beside bool) string {
-	if beside {
-		return s.dataPath()
-	}
-	return s.logPath()
-}
 
 // summarise makes the summary of a segment whose records are all in its fold.
 func (s *segment) summarise(identity [16]byte, records uint64) *summary {
@@ -72,59 +57,49 @@ func (s *segment) summarise(identity [16]byte, records uint64) *summary {
 	return sum
 }
 
-// segmentFiles is a segment as the directory lists it. A size is -1 if there is
-// no such file.
+// segmentFiles is a segment as the directory lists it.
 type segmentFiles struct {
-	ordinal  uint32
-	dir      string
-	logSize  int64
-	dataSize int64
+	ordinal uint32
+	dir     string
+	logSize int64 // -1: there is no such file
 }
 
-func (f *segmentFiles) logPath() string { return filepath.Join(f.dir, logName) }
-
-// listSegments lists the segments in ascending order, and the spare files.
-func listSegments(dir string) (segments []segmentFiles, spares []string, err error) {
+// listSegments lists the segments in ascending order.
+func listSegments(dir string) (segments []segmentFiles, err error) {
 	entries, err := os.ReadDir(filepath.Join(dir, walName))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, nil
+		return nil, nil
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("list segments: %w", err)
+		return nil, fmt.Errorf("list segments: %w", err)
 	}
 	for _, e := range entries {
 		name := e.Name()
 		path := filepath.Join(dir, walName, name)
-		if strings.HasPrefix(name, spareName) && !e.IsDir() {
-			spares = append(spares, path)
-			continue
-		}
 		ordinal, err := strconv.ParseUint(name, 10, 32)
 		if err != nil || !e.IsDir() || ordinal == 0 || segmentDir(dir, ordinal) != path {
 			continue
 		}
 		f := segmentFiles{ordinal: uint32(ordinal), dir: path}
-		for name, size := range map[string]*int64{logName: &f.logSize, dataName: &f.dataSize} {
-			info, err := os.Stat(filepath.Join(path, name))
-			switch {
-			case errors.Is(err, fs.ErrNotExist):
-				*size = -1
-			case err != nil:
-				return nil, nil, fmt.Errorf("list segments: %w", err)
-			case info.Size() > math.MaxUint32:
-				return nil, nil, &messages.CorruptError{Path: filepath.Join(path, name), Offset: math.MaxUint32, Reason: "larger than any segment"}
-			default:
-				*size = info.Size()
-			}
+		path = filepath.Join(path, logName)
+		info, err := os.Stat(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			f.logSize = -1
+		case err != nil:
+			return nil, fmt.Errorf("list segments: %w", err)
+		case info.Size() > math.MaxUint32:
+			return nil, &messages.CorruptError{Path: path, Offset: math.MaxUint32, Reason: "larger than any segment"}
+		default:
+			f.logSize = info.Size()
 		}
 		segments = append(segments, f)
 	}
 	slices.SortFunc(segments, func(a, b segmentFiles) int { return int(int64(a.ordinal) - int64(b.ordinal)) })
-	return segments, spares, nil
+	return segments, nil
 }
 
-// removeSegment removes a segment's directory. What keep names is left for the
-// caller to move away first.
+// removeSegment removes a segment's directory, if it is there.
 func removeSegment(d durable.Disk, dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -144,70 +119,54 @@ func removeSegment(d durable.Disk, dir string) error {
 // writer is a segment that is being written, or is ready to be.
 type writer struct {
 	*segment
-	engine *wal.Log
+	engine *engine
 	log    *os.File // our descriptor of the engine's file
-	data   *os.File // nil: there is no DATA yet
 	next   uint64   // the engine's index of the next record
-	// end and dataEnd are where the next record and its data will go.
-	end     int64
-	dataEnd int64
-	// filled is the size of the engine's file: from end on it holds zeros.
+	end    int64    // where it will go
+	// filled is the size of the file: from end on it holds zeros.
 	filled int64
 }
 
-// openEngine opens the engine in a segment. It reads the file that is there, so
-// there must be no zeros at its end.
-func openEngine(dir string) (*wal.Log, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range entries {
-		// The engine would delete segments on seeing one of these, and this
-		// package never truncates by it.
-		if name := e.Name(); strings.HasSuffix(name, ".START") || strings.HasSuffix(name, ".END") {
-			return nil, &messages.CorruptError{Path: filepath.Join(dir, name), Offset: 0, Reason: "a truncation that this log never does"}
-		}
-	}
-	return wal.Open(dir, &wal.Options{
-		NoSync:           true,
-		SegmentSize:      math.MaxInt, // it never rolls
-		SegmentCacheSize: 1,
-		NoCopy:           true,
-		AllowEmpty:       true,
-		DirPerms:         0o755,
-		FilePerms:        0o644,
-	})
-}
-
-// close closes the files, after cutting off the zeros if cut is set.
-func (t *writer) close(d durable.Disk, cut bool) error {
+// close closes the files, after cutting off the zeros if cut is set. The engine
+// syncs its file when it closes it.
+func (t *writer) close(cut bool) error {
 	var errs []error
 	if cut && t.filled > t.end {
-		err := t.log.Truncate(t.end)
-		if err == nil {
-			err = d.Sync(t.log)
-		}
-		errs = append(errs, err)
+		errs = append(errs, t.log.Truncate(t.end))
 	}
-	errs = append(errs, t.engine.Close(), t.log.Close())
-	if t.data != nil {
-		errs = append(errs, t.data.Close())
-	}
-	return durable.Wrap(errors.Join(errs...))
+	return durable.Wrap(errors.Join(append(errs, t.engine.Close(), t.log.Close())...))
 }
 
 var zeros [256 << 10]byte
 
 // fill writes zeros ahead of the end of the engine's file, up to size. They
-// become durable with the next sync.
-func (t *writer) fill(size int64) error {
+// become durable with the next sync. With gently, each piece is on its way to
+// the disk before the next is written: 4 MiB at once would hold up an append
+// beside it for 5 ms.
+func (t *writer) fill(size int64, gently bool) error {
 	for t.filled < size {
 		n, err := t.log.WriteAt(zeros[:min(size-t.filled, int64(len(zeros)))], t.filled)
+		if err == nil && gently {
+			err = flushRange(t.log, t.filled, int64(n))
+		}
 		t.filled += int64(n)
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// flushRange has the kernel write a part of a file, and waits. It makes nothing
+// durable; where the file system cannot do it, the next sync has more to do.
+func flushRange(f *os.File, at, n int64) error {
+	err := unix.SyncFileRange(int(f.Fd()), at, n,
+		unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
+	if err == unix.ENOSYS || err == unix.EINVAL || err == unix.ESPIPE || err == unix.EINTR {
+		return nil
+	}
+	if err != nil {
+		return &fs.PathError{Op: "sync_file_range", Path: f.Name(), Err: err}
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ const (
 	summaryName    = "SUMMARY"
 	summaryMagic   = "BLSTSUM1"
 	summaryVersion = 1
-	summaryHeader  = 96
+	summaryHeader  = 88
 	locatorSize    = 12
 )
 
@@ -65,7 +65,7 @@ func (s *summary) encode() []byte {
 		for _, page := range t.pages {
 			for _, l := range page {
 				locators = binary.LittleEndian.AppendUint32(locators, l.offset)
-				locators = binary.LittleEndian.AppendUint32(locators, l.bits)
+				locators = binary.LittleEndian.AppendUint32(locators, l.size)
 				locators = binary.LittleEndian.AppendUint32(locators, l.crc)
 			}
 		}
@@ -125,11 +125,10 @@ func (s *summary) encode() []byte {
 	binary.LittleEndian.PutUint64(b[40:], s.first)
 	binary.LittleEndian.PutUint64(b[48:], s.records)
 	binary.LittleEndian.PutUint64(b[56:], uint64(s.size))
-	binary.LittleEndian.PutUint64(b[64:], uint64(s.fold.dataEnd))
-	binary.LittleEndian.PutUint64(b[72:], s.fold.near)
-	binary.LittleEndian.PutUint32(b[80:], uint32(len(meta)))
-	binary.LittleEndian.PutUint32(b[84:], crc32.Checksum(locators, castagnoli))
-	binary.LittleEndian.PutUint64(b[88:], uint64(len(locators)))
+	binary.LittleEndian.PutUint64(b[64:], s.fold.near)
+	binary.LittleEndian.PutUint32(b[72:], uint32(len(meta)))
+	binary.LittleEndian.PutUint32(b[76:], crc32.Checksum(locators, castagnoli))
+	binary.LittleEndian.PutUint64(b[80:], uint64(len(locators)))
 	b = append(b, meta...)
 	binary.LittleEndian.PutUint32(b[12:], summarySum(b))
 	return append(b, locators...)
@@ -177,7 +176,7 @@ func readSummary(path string, identity [16]byte, ordinal uint32) (*summary, erro
 	if len(b) < summaryHeader {
 		return nil, fmt.Errorf("%w: %d bytes", errStale, len(b))
 	}
-	n := summaryHeader + int64(binary.LittleEndian.Uint32(b[80:]))
+	n := summaryHeader + int64(binary.LittleEndian.Uint32(b[72:]))
 	if n > info.Size() {
 		return nil, fmt.Errorf("%w: cut short", errStale)
 	}
@@ -218,13 +217,11 @@ func decodeSummary(b []byte) (*summary, error) {
 		size:         int64(binary.LittleEndian.Uint64(b[56:])),
 		fold:         newFold(),
 		locatorsAt:   int64(len(b)),
-		locatorsSum:  binary.LittleEndian.Uint32(b[84:]),
-		locatorsSize: int64(binary.LittleEndian.Uint64(b[88:])),
+		locatorsSum:  binary.LittleEndian.Uint32(b[76:]),
+		locatorsSize: int64(binary.LittleEndian.Uint64(b[80:])),
 	}
-	s.fold.dataEnd = int64(binary.LittleEndian.Uint64(b[64:]))
-	s.fold.near = binary.LittleEndian.Uint64(b[72:])
-	if ordinal > math.MaxUint32 || s.first == 0 || s.size < 0 || s.size > math.MaxUint32 || s.fold.dataEnd < 0 ||
-		s.fold.dataEnd > math.MaxUint32 || s.locatorsSize < 0 || s.locatorsSize%locatorSize != 0 ||
+	s.fold.near = binary.LittleEndian.Uint64(b[64:])
+	if ordinal > math.MaxUint32 || s.first == 0 || s.size < 0 || s.size > math.MaxUint32 || s.locatorsSize < 0 || s.locatorsSize%locatorSize != 0 ||
 		s.records > uint64(s.size) {
 		return bad("header")
 	}
@@ -344,9 +341,11 @@ func loadLocators(path string, s *summary) ([]locator, error) {
 	return locators, nil
 }
 
-// write makes the summary durable beside its segment.
-func (s *summary) write(d durable.Disk, path string) error {
-	if err := durable.WriteFile(d, path, s.encode()); err != nil {
+// write puts the summary beside its segment. It is not synced: a summary that
+// is missing or fails its checksum is made again from the records, and the
+// syncs would be paid for by the appends beside them.
+func (s *summary) write(path string) error {
+	if err := os.WriteFile(path, s.encode(), 0o644); err != nil {
 		return fmt.Errorf("write summary: %w", durable.Wrap(err))
 	}
 	return nil

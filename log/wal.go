@@ -65,10 +65,8 @@ type WAL struct {
 	handover    sync.Mutex
 	ready       *writer        // the next segment
 	left        []*leftSegment // segments that are complete
-	spares      []string       // DATA files of removed segments
 	tailOrdinal uint32
 	tailUsed    bool // there is a record in the tail
-	large       bool // there are large appends, so segments need DATA
 
 	readers *readers
 }
@@ -113,7 +111,7 @@ func (w *WAL) Durable() uint64 {
 func (w *WAL) Staged() (position uint64, bytes int) {
 	w.staging.Lock()
 	defer w.staging.Unlock()
-	return w.newest, len(w.open.records) + int(w.open.dataBytes)
+	return w.newest, len(w.open.records)
 }
 
 // Close implements Store. Reads that are under way finish.
@@ -140,17 +138,24 @@ func (w *WAL) Close() error {
 		// The next open then need not rewrite anything.
 		errs = append(errs, w.mark.Sync())
 	}
-	errs = append(errs, w.tail.close(w.disk, !poisoned))
+	errs = append(errs, w.tail.close(!poisoned))
+	if t := w.tail; !poisoned && t.end >= int64(w.options.SegmentBytes)/16 {
+		// Worth a summary: the next open begins a new segment.
+		errs = append(errs, t.summarise(w.identity, t.next-1).write(t.summaryPath()))
+	}
 	if t := w.takeReady(); t != nil {
 		if poisoned {
-			errs = append(errs, t.close(w.disk, false))
+			errs = append(errs, t.close(false))
 		} else {
 			errs = append(errs, w.discard(t))
 		}
 	}
 	for _, l := range w.left {
 		if l.engine != nil {
-			errs = append(errs, l.writer.close(w.disk, !poisoned && !l.removed.Load()))
+			errs = append(errs, l.writer.close(false))
+		}
+		if !poisoned && !l.removed.Load() && l.fold != nil {
+			errs = append(errs, l.summarise(w.identity, l.records).write(l.summaryPath()))
 		}
 	}
 	errs = append(errs, w.mark.Close(), w.readers.close())
