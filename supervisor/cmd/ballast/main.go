@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/ballast-raft/ballast/messages"
@@ -51,8 +52,6 @@ type app struct {
 	in      io.Reader
 	out     *output
 	console *console
-	// problem is a usage error that was found where none can be returned.
-	problem error
 }
 
 // run carries out one command line and returns the exit code.
@@ -61,9 +60,6 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	root := a.rootCommand()
 	root.Writer, root.ErrWriter = a.out, a.console
 	err := root.Run(ctx, args)
-	if err == nil {
-		err = a.problem
-	}
 	err = errors.Join(err, a.out.flush())
 	a.console.clear()
 	return a.finish(ctx, err)
@@ -113,7 +109,7 @@ func (e *usageError) help() string {
 func badUsage(c *cli.Command, format string, args ...any) error {
 	e := &usageError{text: fmt.Sprintf(format, args...)}
 	if c != c.Root() {
-		e.command = c.Name
+		e.command = strings.TrimPrefix(c.FullName(), c.Root().Name+" ")
 	}
 	return e
 }
