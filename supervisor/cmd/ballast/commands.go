@@ -30,6 +30,7 @@ func (a *app) rootCommand() *cli.Command {
 			"ballast load ./data docs/", "store a tree of files",
 			"ballast get ./data file/readme.md -content", "read one of them back",
 			"ballast verify ./data", "check every byte on disk",
+			"ballast bench log", "measure the log against what the disk can do",
 		),
 		Version: version(),
 		Flags: []cli.Flag{
@@ -38,7 +39,7 @@ func (a *app) rootCommand() *cli.Command {
 		},
 		Commands: []*cli.Command{
 			a.demoCommand(), a.loadCommand(), a.getCommand(), a.scanCommand(), a.queryCommand(),
-			a.snapshotCommand(), a.restoreCommand(), a.inspectCommand(), a.verifyCommand(), a.logCommand(),
+			a.snapshotCommand(), a.restoreCommand(), a.inspectCommand(), a.verifyCommand(), a.logCommand(), a.benchCommand(),
 			helpCommand(),
 		},
 		Before:         a.before,

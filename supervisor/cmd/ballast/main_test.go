@@ -95,7 +95,7 @@ func writeFile(t *testing.T, path, content string) {
 }
 
 var commandNames = []string{"demo", "load", "get", "scan", "query", "snapshot", "restore", "inspect", "verify",
-	"log dump", "log verify", "help"}
+	"log dump", "log verify", "bench log", "help"}
 
 func TestHelp(t *testing.T) {
 	if out := must(t); !strings.Contains(out, "Usage:") || !strings.Contains(out, "ballast demo") {
@@ -118,7 +118,7 @@ func TestHelp(t *testing.T) {
 			}
 		}
 	}
-	for _, group := range []string{"log"} {
+	for _, group := range []string{"log", "bench"} {
 		for _, args := range [][]string{{group}, {"help", group}, {group, "-h"}} {
 			if out := must(t, args...); !strings.Contains(out, "ballast "+group+" - ") || !strings.Contains(out, "Commands:") || strings.Contains(out, "help COMMAND") {
 				t.Errorf("%q:\n%s", args, out)
@@ -148,6 +148,13 @@ func TestBadUsage(t *testing.T) {
 		{"log dump -form 3 a", "did you mean -from?"},
 		{"log dump -from 3 -to 2 a", "-from 3 lies behind -to 2"},
 		{"log dump -group x a", `invalid value "x" for flag -group`},
+		{"bench lgo", "did you mean log?"},
+		{"bench log x", `unexpected argument "x"; the directory goes with -dir`},
+		{"bench log -rounds 0", "it must be 1 to 1000"},
+		{"bench log -time 0s", "more than zero"},
+		{"bench log -time 1", `invalid value "1" for flag -time`},
+		{"bench log -rows (", "-rows: error parsing regexp"},
+		{"bench log -rows none", `-rows "none": there is no such row; there are append/1x128, `},
 		{"log verify", "log verify: which data directory?"},
 		{"demo -fron x", "did you mean -from?"},
 		{"demo --fron x", "did you mean -from?"},
