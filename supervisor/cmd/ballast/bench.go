@@ -51,16 +51,21 @@ The limit of reading in sequence, and of opening, is pread of as many bytes in
 pieces of 1 MiB from the page cache. Reads come from the page cache throughout.
 
 Rows, for -rows:
-  append/1x128 append/1x1KiB append/1x16KiB   one appender that waits for each
-  append/64x128 append/512x128 append/512x1KiB  the same with batches
+  append/1x128 append/1x1KiB append/1x16KiB
+                                     one appender that waits for each append
+  append/64x128 append/512x128 append/512x1KiB
+                                     the same, with batches
   clients/1 clients/64 clients/256   actors that append 128 B through the log actor
-  groups/1 groups/16 groups/256      256 appends under way, of so many groups
+  groups/1 groups/16 groups/256      256 appends under way, of so many groups; against
+                                     one appender, and as many appenders of one group
   open/1Mx128 open/2Mx1KiB           every record is verified; the second is -large
   read/store read/ask                one entry of 128 B at random, from the store
                                      and through the log actor
-  read/store-busy read/ask-busy      … while an appender syncs without pause
+  read/store-busy read/ask-busy      the same, while an appender syncs without pause;
+                                     its rate, and the ratio to its rate alone
   scan/128 scan/1KiB                 ranges of 1 MiB from front to back
-  size/1x64 size/1x128 size/64x64 size/64x128   bytes on disk beyond the payload
+  size/1x64 size/1x128 size/64x64 size/64x128
+                                     bytes on disk beyond the payload
 
 -json prints one object:
   {"version":1,"bench":"log","dir","filesystem","go","platform","cpus","rounds",
@@ -283,6 +288,7 @@ func (a *app) benchLog(ctx context.Context, o benchOptions) (err error) {
 	if b.dir, err = os.MkdirTemp(parent, "ballast-bench-"); err != nil {
 		return err
 	}
+	a.interrupted = "nothing of the run is left"
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
 	defer narrate()()
 

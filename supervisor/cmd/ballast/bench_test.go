@@ -45,7 +45,7 @@ func benched(t *testing.T, ctx context.Context, o benchOptions) (out, errOut str
 var quotients = map[string][3]string{
 	"append":  {"share", "entries_per_second", "limit_entries_per_second"},
 	"clients": {"share", "entries_per_second", "limit_entries_per_second"},
-	"groups":  {"ratio", "entries_per_second", "one_group_entries_per_second"},
+	"groups":  {"same_appenders_ratio", "entries_per_second", "same_appenders_entries_per_second"},
 	"open":    {"share", "mb_per_second", "limit_mb_per_second"},
 	"read":    {"appender_ratio", "appender_entries_per_second", "appender_alone_entries_per_second"},
 	"scan":    {"share", "mb_per_second", "limit_mb_per_second"},
@@ -86,7 +86,7 @@ func TestBenchLogJSON(t *testing.T) {
 		}
 		for _, want := range map[string][]string{
 			"append": {"mb_per_second", "p50_us", "p99_us", "limit_p50_us", "limit_p99_us"}, "clients": {"p50_us", "p99_us", "limit_p99_us"},
-			"groups": {"p50_us", "p99_us"}, "open": {"ms"}, "read": {"reads_per_second", "p50_us", "p99_us", "p999_us"},
+			"groups": {"ratio", "one_group_entries_per_second", "p50_us", "p99_us"}, "open": {"ms"}, "read": {"reads_per_second", "p50_us", "p99_us", "p999_us"},
 			"size": {"bytes_beyond_payload_per_entry", "share_beyond_payload", "directory_bytes", "payload_bytes"},
 		}[kind] {
 			if _, ok := r.Figures[want]; !ok {
@@ -118,7 +118,7 @@ func TestBenchLogTable(t *testing.T) {
 	for _, want := range []string{
 		` durable appends +entries/s +MB/s +limit +share +p50 µs +p99 µs +limit p50 +limit p99\n─+\n one by one, 128 B +[\d,]+ +\d+\.\d +[\d,]+ +\d+\.\d\d +`,
 		`\n 1 client actor, 128 B  `,
-		`\n 256 appends of 128 B under way +entries/s +one group +ratio +p50 µs +p99 µs\n─+\n of 16 groups  `,
+		`\n 256 appends of 128 B under way +entries/s +one appender +ratio +in one group +ratio +p50 µs +p99 µs\n─+\n 16 groups, an appender each  `,
 		`\n one entry of 128 B at random .* ratio\n─+\n from the store  .*\d\n asking the log actor .*\n.*, beside an appender .* \d+\.\d\d\n`,
 		`\n bytes on disk .*\n─+\n one by one, 64 B +\d+\.\d\d +\d+\.\d % +[\d.]+ kB +4\.1 kB\n`,
 		`; medians of 2 rounds of 1ms; go1.*, on testfs; .* in all\n$`,
@@ -127,7 +127,7 @@ func TestBenchLogTable(t *testing.T) {
 			t.Errorf("the output does not match %s", want)
 		}
 	}
-	for _, not := range []string{"open", "64 client actors", "of 1 group", "warning"} {
+	for _, not := range []string{"open", "64 client actors", "1 group  ", "warning"} {
 		if strings.Contains(out+errOut, not) {
 			t.Errorf("%q is in the output", not)
 		}

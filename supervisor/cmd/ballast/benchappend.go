@@ -307,50 +307,63 @@ func (m *member) send(x *actor.Context, tag uint64) {
 const groupAppends = 256
 
 // groupSection has one pipelining appender for each group, and the same number of
-// appends under way however many groups there are.
+// appends under way however many groups there are. More groups are more actors
+// as well, which alone costs: so each row is also compared with as many
+// appenders of one group.
 func (b *bench) groupSection() *benchSection {
 	s := &benchSection{title: fmt.Sprintf("%d appends of 128 B under way", groupAppends), columns: []benchColumn{
-		{"entries/s", "entries_per_second", countFigure}, {"one group", "one_group_entries_per_second", countFigure},
-		{"ratio", "ratio", hundredths}, {"p50 µs", "p50_us", micro}, {"p99 µs", "p99_us", micro}}}
-	groups := func(n int) (crew *crew, measure func(ctx context.Context) (float64, error)) {
-		open := b.own(s)
-		crew = newCrew(b, s)
-		return crew, func(ctx context.Context) (float64, error) {
-			l, err := open(ctx)
-			if err != nil {
-				return 0, err
-			}
-			if crew.members == nil {
-				crew.spawn(l.actor.PID(), n, groupAppends/n, func(i int) uint64 { return uint64(i) })
-			}
-			return crew.measure(ctx, b.options.slice(), nil)
-		}
-	}
-	one, measureOne := groups(1)
-	measured, base := -1, 0.0 // the round in which one group was measured, and what it gave
+		{"entries/s", "entries_per_second", countFigure}, {"one appender", "one_group_entries_per_second", countFigure}, {"ratio", "ratio", hundredths},
+		{"in one group", "same_appenders_entries_per_second", countFigure}, {"ratio", "same_appenders_ratio", hundredths},
+		{"p50 µs", "p50_us", micro}, {"p99 µs", "p99_us", micro}}}
+	one := b.appenders(s, 1, false)
+	measured, base := -1, figures{} // the round in which one group was measured, and what it gave
 	for _, n := range []int{1, 16, 256} {
-		crew, measure := one, measureOne
+		title := "1 group"
+		var own, same func(context.Context) (figures, error)
 		if n > 1 {
-			crew, measure = groups(n)
+			title = fmt.Sprintf("%d groups, an appender each", n)
+			own, same = b.appenders(s, n, true), b.appenders(s, n, false)
 		}
-		s.rows = append(s.rows, &benchRow{name: fmt.Sprintf("groups/%d", n), title: "of " + plural(n, "group"),
-			measure: func(ctx context.Context, round int) (f figures, err error) {
-				if measured != round {
-					if base, err = measureOne(ctx); err != nil {
-						return nil, err
-					}
-					measured = round
+		s.rows = append(s.rows, &benchRow{name: fmt.Sprintf("groups/%d", n), title: title, measure: func(ctx context.Context, round int) (figures, error) {
+			if measured != round {
+				f, err := one(ctx)
+				if err != nil {
+					return nil, err
 				}
-				own := base
-				if n > 1 {
-					if own, err = measure(ctx); err != nil {
-						return nil, err
-					}
-				}
-				h := crew.latency()
-				return figures{"entries_per_second": own, "one_group_entries_per_second": base, "ratio": share(own, base),
-					"p50_us": quantile(h, 50), "p99_us": quantile(h, 99)}, nil
-			}})
+				measured, base = round, f
+			}
+			f, g := base, base
+			err := error(nil)
+			if n > 1 {
+				err = inTurn(round, func() (err error) { g, err = same(ctx); return err }, func() (err error) { f, err = own(ctx); return err })
+			}
+			const rate = "entries_per_second"
+			return figures{rate: f[rate], "p50_us": f["p50_us"], "p99_us": f["p99_us"],
+				"one_group_entries_per_second": base[rate], "ratio": share(f[rate], base[rate]),
+				"same_appenders_entries_per_second": g[rate], "same_appenders_ratio": share(f[rate], g[rate])}, err
+		}})
 	}
 	return s
+}
+
+// appenders measures n appenders, each of a group of its own or all of one.
+func (b *bench) appenders(s *benchSection, n int, apart bool) func(context.Context) (figures, error) {
+	open, crew := b.own(s), newCrew(b, s)
+	return func(ctx context.Context) (figures, error) {
+		l, err := open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if crew.members == nil {
+			crew.spawn(l.actor.PID(), n, groupAppends/n, func(i int) uint64 {
+				if apart {
+					return uint64(i)
+				}
+				return 0
+			})
+		}
+		rate, err := crew.measure(ctx, b.options.slice(), nil)
+		h := crew.latency()
+		return figures{"entries_per_second": rate, "p50_us": quantile(h, 50), "p99_us": quantile(h, 99)}, err
+	}
 }

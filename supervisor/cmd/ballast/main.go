@@ -53,11 +53,13 @@ type app struct {
 	in      io.Reader
 	out     *output
 	console *console
+	// interrupted says what is left when the user ends the command.
+	interrupted string
 }
 
 // run carries out one command line and returns the exit code.
 func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
-	a := &app{in: in, out: newOutput(out), console: newConsole(errOut)}
+	a := &app{in: in, out: newOutput(out), console: newConsole(errOut), interrupted: "what was acknowledged is on disk"}
 	root := a.rootCommand()
 	root.Writer, root.ErrWriter = a.out, a.console
 	err := root.Run(ctx, args)
@@ -77,7 +79,7 @@ func (a *app) finish(ctx context.Context, err error) int {
 		a.console.note("Run '%s' for its usage.", usage.help())
 		return exitUsage
 	case errors.Is(context.Cause(ctx), errInterrupted):
-		a.console.note("ballast: interrupted; what was acknowledged is on disk")
+		a.console.note("ballast: interrupted; %s", a.interrupted)
 		return exitInterrupted
 	case errors.Is(err, messages.ErrLocked):
 		a.console.note("ballast: %v (another ballast, or a service, is using the directory)", err)
