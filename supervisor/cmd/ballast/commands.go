@@ -30,6 +30,7 @@ func (a *app) rootCommand() *cli.Command {
 			"ballast load ./data docs/", "store a tree of files",
 			"ballast get ./data file/readme.md -content", "read one of them back",
 			"ballast verify ./data", "check every byte on disk",
+			"ballast bench log", "measure the log against what the disk can do",
 		),
 		Version: version(),
 		Flags: []cli.Flag{
@@ -38,22 +39,49 @@ func (a *app) rootCommand() *cli.Command {
 		},
 		Commands: []*cli.Command{
 			a.demoCommand(), a.loadCommand(), a.getCommand(), a.scanCommand(), a.queryCommand(),
-			a.snapshotCommand(), a.restoreCommand(), a.inspectCommand(), a.verifyCommand(),
+			a.snapshotCommand(), a.restoreCommand(), a.inspectCommand(), a.verifyCommand(), a.logCommand(), a.benchCommand(),
+			helpCommand(),
 		},
-		Before: a.before,
-		Action: a.noCommand,
-		CommandNotFound: func(_ context.Context, c *cli.Command, name string) {
-			a.problem = a.unknownCommand(c, name)
-		},
+		Before:         a.before,
+		Action:         noCommand,
 		ExitErrHandler: func(context.Context, *cli.Command, error) {},
 		OnUsageError:   onUsageError,
 	}
-	for _, c := range root.Commands {
-		c.OnUsageError = onUsageError
-		c.HideHelpCommand = true // an argument may be called "help"
-		c.DisableSliceFlagSeparator = true
-	}
+	prepare(root)
 	return root
+}
+
+// prepare sets what all commands below c have in common.
+func prepare(c *cli.Command) {
+	for _, sub := range c.Commands {
+		sub.OnUsageError = onUsageError
+		sub.HideHelpCommand = true // an argument may be called "help"
+		sub.DisableSliceFlagSeparator = true
+		prepare(sub)
+	}
+}
+
+// helpCommand replaces the library's, which knows one level of commands.
+func helpCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "help",
+		Usage:     "explain a command, with examples",
+		UsageText: "ballast help [COMMAND]",
+		Hidden:    true, // printHelp has its own line for it
+		Metadata:  examples("ballast help log dump", "explain ballast log dump"),
+		Action: func(_ context.Context, c *cli.Command) error {
+			about := c.Root()
+			for _, name := range c.Args().Slice() {
+				sub := about.Command(name)
+				if sub == nil {
+					return unknownCommand(about, name)
+				}
+				about = sub
+			}
+			printHelp(c.Root().Writer, "", about)
+			return nil
+		},
+	}
 }
 
 func version() string {
@@ -74,19 +102,21 @@ func (a *app) before(ctx context.Context, c *cli.Command) (context.Context, erro
 	return ctx, nil
 }
 
-func (a *app) noCommand(_ context.Context, c *cli.Command) error {
+// noCommand is the action of a command that is only a group of others.
+func noCommand(_ context.Context, c *cli.Command) error {
 	if c.Args().Present() {
-		return a.unknownCommand(c, c.Args().First())
+		return unknownCommand(c, c.Args().First())
 	}
-	return cli.ShowRootCommandHelp(c)
+	printHelp(c.Root().Writer, "", c)
+	return nil
 }
 
-func (a *app) unknownCommand(c *cli.Command, name string) error {
+func unknownCommand(group *cli.Command, name string) error {
 	var names []string
-	for _, sub := range c.Root().Commands {
+	for _, sub := range group.VisibleCommands() {
 		names = append(names, sub.Name)
 	}
-	return badUsage(c.Root(), "there is no command %q%s", name, suggest("", name, names))
+	return badUsage(group, "there is no command %q%s", name, suggest("", name, names))
 }
 
 // onUsageError turns what the flag parser says into our words.
@@ -184,8 +214,11 @@ func existing(dir string) error {
 			return nil
 		}
 	}
-	return errors.New(dir + ": there is no Ballast data in this directory")
+	return fmt.Errorf("%s: %w", dir, errNoData)
 }
+
+// errNoData: nothing in the directory is a service's. It may be a log's own.
+var errNoData = errors.New("there is no Ballast data in this directory")
 
 // The parts of a data directory; see supervisor.Config.
 const (

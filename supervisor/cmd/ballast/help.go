@@ -28,7 +28,9 @@ func printHelp(w io.Writer, _ string, data any) {
 			for _, sub := range commands {
 				row(sub.Name, sub.Usage)
 			}
-			row("help COMMAND", "Explain a command, with examples")
+			if c == c.Root() {
+				row("help COMMAND", "Explain a command, with examples")
+			}
 		})
 	}
 	fmt.Fprint(w, "\nFlags:\n")

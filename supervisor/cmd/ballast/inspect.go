@@ -3,15 +3,14 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
-	raftlog "github.com/ballast-raft/ballast/log"
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/urfave/cli/v3"
 )
@@ -32,8 +31,8 @@ directory that a service has open is refused.`,
 		),
 		Flags: []cli.Flag{
 			dirFlag(),
-			&cli.BoolFlag{Name: "records", Usage: "list every record of the log instead"},
-			jsonFlag("print JSON; with -records, one object for each record"),
+			&cli.BoolFlag{Name: "records", Usage: "list every record of the log instead, as log dump does"},
+			jsonFlag("print JSON; with -records, one object a line"),
 		},
 		Action: func(ctx context.Context, c *cli.Command) error {
 			dir, _, err := arguments(c, 0, 0)
@@ -52,40 +51,13 @@ func (a *app) inspect(ctx context.Context, c *cli.Command, dir string) error {
 	case err != nil:
 		return err
 	case c.Bool("records"):
-		err = a.records(c, dir)
+		err = d.dump(ctx, a, dumpOptions{json: c.Bool("json"), to: math.MaxUint64})
 	case c.Bool("json"):
 		err = json.NewEncoder(a.out).Encode(d.report())
 	default:
 		err = d.print(a)
 	}
-	if err == nil && len(d.problems) > 0 {
-		err = fmt.Errorf("inspect %s: %s found", dir, plural(len(d.problems), "problem"))
-	}
-	return err
-}
-
-// records lists the log.
-func (a *app) records(c *cli.Command, dir string) error {
-	var failed error
-	print := func(r raftlog.RecordReport) {
-		if failed != nil {
-			return
-		}
-		if c.Bool("json") {
-			failed = json.NewEncoder(a.out).Encode(recordJSON(r))
-			return
-		}
-		what := fmt.Sprintf("%d", r.First)
-		if r.Last > r.First {
-			what += fmt.Sprintf(" to %d", r.Last)
-		}
-		if r.HardState != nil {
-			what += fmt.Sprintf(", hard state: term %d, vote %d, commit %d", r.HardState.Term, r.HardState.Vote, r.HardState.Commit)
-		}
-		_, failed = fmt.Fprintf(a.out, "%d\t%s:%d\t%d bytes\t%s\tgroup %d\tterm %d\tindex %s%s\n", r.WALIndex, filepath.Base(r.Path), r.Offset, r.Size, r.Kind, r.Group, r.Term, what, r.Name)
-	}
-	_, err := raftlog.InspectRecords(filepath.Join(dir, logDir), print)
-	return errors.Join(err, failed)
+	return d.verdict("inspect", err)
 }
 
 // print shows the tables.
@@ -96,11 +68,7 @@ func (d *directory) print(a *app) error {
 	}
 	t.render()
 
-	t = newTable(a.out, "log segment", "records", "entries", "payload", "file", "kinds")
-	for _, s := range d.log.Segments {
-		t.row(filepath.Base(s.Path), fmt.Sprintf("%d to %d", s.First, s.Last), countText(s.Entries), bytesText(s.PayloadBytes), bytesText(s.Size), kindsText(s.Kinds))
-	}
-	t.render()
+	d.printSegments(a)
 
 	t = newTable(a.out, "snapshot", "group", "index", "term", "created", "data", "file", "")
 	for _, s := range d.snapshots {
@@ -113,17 +81,29 @@ func (d *directory) print(a *app) error {
 		t.row(d.kv.Path, countText(d.kv.Markers), bytesText(d.kv.Good), bytesText(d.kv.Synced), bytesText(d.kv.Sealed))
 	}
 	t.render()
-	for _, path := range d.leftovers() {
-		d.note("%s is a leftover, which the next start removes", path)
-	}
+	d.noteLeftovers()
 	for _, path := range d.aside {
 		d.note("%s is damaged data that was set aside and rebuilt; it is not needed any more", path)
 	}
 	return d.printFindings(a, "")
 }
 
+func (d *directory) printSegments(a *app) {
+	t := newTable(a.out, "log segment", "records", "entries", "payload", "file", "kinds")
+	for _, s := range d.log.Segments {
+		t.row(filepath.Base(s.Path), fmt.Sprintf("%d to %d", s.First, s.Last), countText(s.Entries), bytesText(s.PayloadBytes), bytesText(s.Size), kindsText(s.Kinds))
+	}
+	t.render()
+}
+
 func (d *directory) leftovers() []string {
 	return slices.Concat(d.log.Leftover, d.unfinished, d.kv.Unfinished)
+}
+
+func (d *directory) noteLeftovers() {
+	for _, path := range d.leftovers() {
+		d.note("%s is a leftover, which the next start removes", path)
+	}
 }
 
 func kindsText(kinds map[string]int) string {

@@ -1,7 +1,8 @@
 // Command ballast runs the storage service of Ballast on a directory: it loads
 // data through the log, reads it, takes and restores snapshots, says what a
 // directory holds and verifies every byte of it. Its demo does all of that with
-// a real source tree, and crashes the actors on the way.
+// a real source tree, and crashes the actors on the way. The log alone can be
+// listed and verified too, and measured against what the disk can do.
 //
 // Run it without arguments for its usage. Results go to standard output,
 // progress and errors to standard error. The exit code is 0 if all is well, 1
@@ -16,6 +17,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/ballast-raft/ballast/messages"
@@ -51,19 +53,16 @@ type app struct {
 	in      io.Reader
 	out     *output
 	console *console
-	// problem is a usage error that was found where none can be returned.
-	problem error
+	// interrupted says what is left when the user ends the command.
+	interrupted string
 }
 
 // run carries out one command line and returns the exit code.
 func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
-	a := &app{in: in, out: newOutput(out), console: newConsole(errOut)}
+	a := &app{in: in, out: newOutput(out), console: newConsole(errOut), interrupted: "what was acknowledged is on disk"}
 	root := a.rootCommand()
 	root.Writer, root.ErrWriter = a.out, a.console
 	err := root.Run(ctx, args)
-	if err == nil {
-		err = a.problem
-	}
 	err = errors.Join(err, a.out.flush())
 	a.console.clear()
 	return a.finish(ctx, err)
@@ -80,7 +79,7 @@ func (a *app) finish(ctx context.Context, err error) int {
 		a.console.note("Run '%s' for its usage.", usage.help())
 		return exitUsage
 	case errors.Is(context.Cause(ctx), errInterrupted):
-		a.console.note("ballast: interrupted; what was acknowledged is on disk")
+		a.console.note("ballast: interrupted; %s", a.interrupted)
 		return exitInterrupted
 	case errors.Is(err, messages.ErrLocked):
 		a.console.note("ballast: %v (another ballast, or a service, is using the directory)", err)
@@ -113,7 +112,7 @@ func (e *usageError) help() string {
 func badUsage(c *cli.Command, format string, args ...any) error {
 	e := &usageError{text: fmt.Sprintf(format, args...)}
 	if c != c.Root() {
-		e.command = c.Name
+		e.command = strings.TrimPrefix(c.FullName(), c.Root().Name+" ")
 	}
 	return e
 }

@@ -94,14 +94,17 @@ func writeFile(t *testing.T, path, content string) {
 	}
 }
 
-var commandNames = []string{"demo", "load", "get", "scan", "query", "snapshot", "restore", "inspect", "verify"}
+var commandNames = []string{"demo", "load", "get", "scan", "query", "snapshot", "restore", "inspect", "verify",
+	"log dump", "log verify", "bench log", "help"}
 
 func TestHelp(t *testing.T) {
 	if out := must(t); !strings.Contains(out, "Usage:") || !strings.Contains(out, "ballast demo") {
 		t.Errorf("no usage without arguments:\n%s", out)
 	}
 	for _, name := range commandNames {
-		for _, args := range [][]string{{"help", name}, {name, "-h"}, {name, "--help"}, {name, "-help"}} {
+		words := strings.Fields(name)
+		for _, args := range [][]string{append([]string{"help"}, words...), append(words[:len(words):len(words)], "-h"),
+			append(words[:len(words):len(words)], "--help"), append(words[:len(words):len(words)], "-help")} {
 			out := must(t, args...)
 			for _, want := range []string{"ballast " + name + " - ", "Usage:", "Flags:", "Examples:", "# "} {
 				if !strings.Contains(out, want) {
@@ -112,6 +115,13 @@ func TestHelp(t *testing.T) {
 				if len([]rune(line)) > 132 {
 					t.Errorf("%q: a line of %d characters: %s", args, len(line), line)
 				}
+			}
+		}
+	}
+	for _, group := range []string{"log", "bench"} {
+		for _, args := range [][]string{{group}, {"help", group}, {group, "-h"}} {
+			if out := must(t, args...); !strings.Contains(out, "ballast "+group+" - ") || !strings.Contains(out, "Commands:") || strings.Contains(out, "help COMMAND") {
+				t.Errorf("%q:\n%s", args, out)
 			}
 		}
 	}
@@ -131,6 +141,21 @@ func TestBadUsage(t *testing.T) {
 		{"verfy", "did you mean verify?"},
 		{"frobnicate", `there is no command "frobnicate"`},
 		{"help frobnicate", `there is no command "frobnicate"`},
+		{"log dmp x", `log: there is no command "dmp"; did you mean dump?`},
+		{"help log dmp", "did you mean dump?"},
+		{"log dump", "log dump: which data directory?"},
+		{"log dump a b", `unexpected argument "b"`},
+		{"log dump -form 3 a", "did you mean -from?"},
+		{"log dump -from 3 -to 2 a", "-from 3 lies behind -to 2"},
+		{"log dump -group x a", `invalid value "x" for flag -group`},
+		{"bench lgo", "did you mean log?"},
+		{"bench log x", `unexpected argument "x"; the directory goes with -dir`},
+		{"bench log -rounds 0", "it must be 1 to 1000"},
+		{"bench log -time 0s", "more than zero"},
+		{"bench log -time 1", `invalid value "1" for flag -time`},
+		{"bench log -rows (", "-rows: error parsing regexp"},
+		{"bench log -rows none", `-rows "none": there is no such row; there are append/1x128, `},
+		{"log verify", "log verify: which data directory?"},
 		{"demo -fron x", "did you mean -from?"},
 		{"demo --fron x", "did you mean -from?"},
 		{"-quite demo", "did you mean -quiet?"},
@@ -178,8 +203,9 @@ func TestNothingIsCreatedByReading(t *testing.T) {
 	none := filepath.Join(empty, "none")
 	notDir := filepath.Join(t.TempDir(), "file")
 	writeFile(t, notDir, "")
-	for _, c := range []string{"get DIR k", "scan DIR", "query DIR", "snapshot DIR", "restore DIR", "inspect DIR", "verify DIR", "verify -dir DIR"} {
-		for dir, want := range map[string]string{none: "no such directory", empty: "no Ballast data", notDir: "not a directory"} {
+	for _, c := range []string{"get DIR k", "scan DIR", "query DIR", "snapshot DIR", "restore DIR", "inspect DIR", "verify DIR", "verify -dir DIR",
+		"log dump DIR", "log verify DIR"} {
+		for dir, want := range map[string]string{none: "no such directory", empty: "no Ballast", notDir: "not a directory"} {
 			o := ballast(t, strings.Fields(strings.ReplaceAll(c, "DIR", dir))...)
 			if o.code != exitFailed || !strings.Contains(o.err, want) {
 				t.Errorf("ballast %s on %s: exit code %d, want 1 and %q", c, dir, o.code, want)

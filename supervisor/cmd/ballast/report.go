@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 
 	raftlog "github.com/ballast-raft/ballast/log"
+	"github.com/ballast-raft/ballast/messages"
 )
 
 // directoryOutput is what inspect and verify print with -json.
@@ -20,14 +21,23 @@ type directoryOutput struct {
 }
 
 type groupOutput struct {
-	Group   uint64   `json:"group"`
-	First   uint64   `json:"log_first"`
-	Last    uint64   `json:"log_last"`
-	Term    uint64   `json:"log_term"`
-	Commit  uint64   `json:"commit"`
+	logGroupOutput
 	Applied uint64   `json:"applied"`
 	Keys    int      `json:"keys"`
 	Indexes []string `json:"indexes"`
+}
+
+// logGroupOutput is a group as the log has it.
+type logGroupOutput struct {
+	Group  uint64 `json:"group"`
+	First  uint64 `json:"log_first"`
+	Last   uint64 `json:"log_last"`
+	Term   uint64 `json:"log_term"`
+	Commit uint64 `json:"commit"`
+}
+
+func logGroupJSON(group uint64, b messages.LogBounds) logGroupOutput {
+	return logGroupOutput{group, b.First, b.Last, b.LastTerm, b.HardState.Commit}
 }
 
 type logOutput struct {
@@ -56,47 +66,48 @@ type kvOutput struct {
 	Synced  int64  `json:"synced_bytes"`
 }
 
-func (d *directory) report() directoryOutput {
-	o := directoryOutput{OK: len(d.problems) == 0, Dir: d.dir, Groups: []groupOutput{}, Snapshots: []snapshotOutput{},
-		Leftovers: append([]string{}, d.leftovers()...), Notes: append([]string{}, d.notes...), Problems: append([]problem{}, d.problems...),
-		Log: logOutput{Identity: hex.EncodeToString(d.log.Identity[:]), Records: d.log.Last, Segments: []segmentOutput{}},
-		KV:  kvOutput{d.kv.Path, d.kv.Markers, d.kv.Bytes, d.kv.Good, d.kv.Synced}}
-	for _, g := range d.groups() {
-		o.Groups = append(o.Groups, groupOutput{g.Group, g.Log.First, g.Log.Last, g.Log.LastTerm, g.Log.HardState.Commit,
-			g.KV.Index, g.KV.Keys, append([]string{}, g.KV.Indexes...)})
+func logJSON(r raftlog.Report) logOutput {
+	o := logOutput{Identity: hex.EncodeToString(r.Identity[:]), Records: r.Last, Segments: []segmentOutput{}}
+	for _, s := range r.Segments {
+		o.Segments = append(o.Segments, segmentOutput{s.Path, s.First, s.Last, s.Size, s.Entries, s.PayloadBytes, s.Kinds})
 	}
-	for _, s := range d.log.Segments {
-		o.Log.Segments = append(o.Log.Segments, segmentOutput{s.Path, s.First, s.Last, s.Size, s.Entries, s.PayloadBytes, s.Kinds})
-	}
-	if d.log.Torn != nil {
-		o.Log.Torn = d.log.Torn.Bytes
-	}
-	for _, s := range d.snapshots {
-		o.Snapshots = append(o.Snapshots, snapshotJSON(s))
+	if r.Torn != nil {
+		o.Torn = r.Torn.Bytes
 	}
 	return o
 }
 
-// recordOutput is a record of the log in JSON.
-type recordOutput struct {
-	Record  uint64 `json:"record"`
-	Path    string `json:"path"`
-	Offset  int64  `json:"offset"`
-	Bytes   int64  `json:"bytes"`
-	Kind    string `json:"kind"`
-	Group   uint64 `json:"group"`
-	First   uint64 `json:"first"`
-	Last    uint64 `json:"last"`
-	Term    uint64 `json:"term"`
-	Entries int    `json:"entries"`
-	Commit  uint64 `json:"commit,omitempty"`
-	Name    string `json:"name,omitempty"`
+// logDirectoryOutput is what log verify prints with -json: the same fields as
+// directoryOutput, as far as they are about the log.
+type logDirectoryOutput struct {
+	OK        bool             `json:"ok"`
+	Dir       string           `json:"dir"`
+	Groups    []logGroupOutput `json:"groups"`
+	Log       logOutput        `json:"log"`
+	Leftovers []string         `json:"leftovers"`
+	Notes     []string         `json:"notes"`
+	Problems  []problem        `json:"problems"`
 }
 
-func recordJSON(r raftlog.RecordReport) recordOutput {
-	o := recordOutput{r.WALIndex, r.Path, r.Offset, r.Size, r.Kind, r.Group, r.First, r.Last, r.Term, r.Entries, 0, r.Name}
-	if r.HardState != nil {
-		o.Commit = r.HardState.Commit
+func (d *directory) logReport() logDirectoryOutput {
+	o := logDirectoryOutput{OK: len(d.problems) == 0, Dir: d.dir, Groups: []logGroupOutput{}, Log: logJSON(d.log),
+		Leftovers: append([]string{}, d.leftovers()...), Notes: append([]string{}, d.notes...), Problems: append([]problem{}, d.problems...)}
+	for _, g := range d.log.Groups {
+		o.Groups = append(o.Groups, logGroupJSON(g.Group, g.Bounds))
+	}
+	return o
+}
+
+func (d *directory) report() directoryOutput {
+	o := directoryOutput{OK: len(d.problems) == 0, Dir: d.dir, Groups: []groupOutput{}, Snapshots: []snapshotOutput{},
+		Leftovers: append([]string{}, d.leftovers()...), Notes: append([]string{}, d.notes...), Problems: append([]problem{}, d.problems...),
+		Log: logJSON(d.log),
+		KV:  kvOutput{d.kv.Path, d.kv.Markers, d.kv.Bytes, d.kv.Good, d.kv.Synced}}
+	for _, g := range d.groups() {
+		o.Groups = append(o.Groups, groupOutput{logGroupJSON(g.Group, g.Log), g.KV.Index, g.KV.Keys, append([]string{}, g.KV.Indexes...)})
+	}
+	for _, s := range d.snapshots {
+		o.Snapshots = append(o.Snapshots, snapshotJSON(s))
 	}
 	return o
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -50,10 +51,16 @@ func (a *app) verify(ctx context.Context, c *cli.Command, dir string) error {
 	} else {
 		err = d.printVerified(a, time.Since(began))
 	}
+	return d.verdict("verify", err)
+}
+
+// verdict ends a command that has read the directory: problems are its error, if
+// there is no other.
+func (d *directory) verdict(command string, err error) error {
 	if err == nil && len(d.problems) > 0 {
-		err = fmt.Errorf("verify %s: %s found", dir, plural(len(d.problems), "problem"))
+		err = fmt.Errorf("%s %s: %s found", command, d.dir, plural(len(d.problems), "problem"))
 	}
-	return err
+	return errors.Join(err, d.close())
 }
 
 // agree checks the stores against each other. What is known of a damaged one is
@@ -98,10 +105,7 @@ func (d *directory) agree() {
 }
 
 func (d *directory) printVerified(a *app, took time.Duration) error {
-	entries, payload, size := int64(0), int64(0), int64(0)
-	for _, s := range d.log.Segments {
-		entries, payload, size = entries+s.Entries, payload+s.PayloadBytes, size+s.Size
-	}
+	entries, payload, size := d.logSize()
 	state := func(store string) string {
 		switch {
 		case d.damaged(store):

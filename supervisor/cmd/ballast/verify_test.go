@@ -192,7 +192,8 @@ func TestLocked(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := contents(t, dir)
-	for _, c := range []string{"verify DIR", "inspect DIR", "get DIR k", "scan DIR", "load DIR", "snapshot DIR", "restore DIR"} {
+	for _, c := range []string{"verify DIR", "inspect DIR", "get DIR k", "scan DIR", "load DIR", "snapshot DIR", "restore DIR",
+		"log dump DIR", "log dump DIR/log", "log verify DIR", "log verify DIR/log"} {
 		o := ballast(t, strings.Fields(strings.ReplaceAll(c, "DIR", dir))...)
 		if o.code != exitFailed || !strings.Contains(o.err, "locked by another process") {
 			t.Errorf("%s: exit code %d, want 1 and a word about the lock", c, o.code)
