@@ -12,14 +12,33 @@ import (
 
 // Receive implements hollywood's Receiver. No panic gets past it.
 func (h *Host) Receive(c *actor.Context) {
+	h.guard(func() {
+		h.handle(c.Message())
+		if s, ok := h.behavior.(Settler); ok && h.opened {
+			s.Settle()
+		}
+	})
+}
+
+// guard calls f; a panic in it is a failure.
+func (h *Host) guard(f func()) {
 	defer func() {
 		if v := recover(); v != nil {
 			h.fail(&PanicError{v, debug.Stack()})
 		}
 	}()
-	switch m := c.Message().(type) {
+	f()
+}
+
+func (h *Host) handle(msg any) {
+	switch m := msg.(type) {
 	case *Request:
-		h.receive(m)
+		h.take(m.group)
+	case look:
+		h.take(m.group)
+		if m.incarnation == h.incarnation {
+			m.f()
+		}
 	case jobDone:
 		if m.incarnation != h.incarnation {
 			return
@@ -79,8 +98,9 @@ func (h *Host) started() {
 	} else {
 		h.fail(fmt.Errorf("%s was poisoned", h.box.pid.ID))
 	}
+	h.box.restart()
 	for _, r := range h.box.underWay() {
-		h.receive(r)
+		h.guard(func() { h.receive(r) })
 	}
 }
 
@@ -94,6 +114,15 @@ func (h *Host) poisoned() {
 		// Not from here: hollywood is inside this process's clean-up.
 		h.env.After(0, h.respawn)
 	}
+}
+
+// take receives the requests of a burst.
+func (h *Host) take(group uint64) {
+	h.taken = h.box.take(group, h.taken[:0])
+	for _, r := range h.taken {
+		h.guard(func() { h.receive(r) }) // those behind it have not been dispatched if it panics
+	}
+	clear(h.taken)
 }
 
 func (h *Host) receive(r *Request) {
@@ -142,14 +171,7 @@ func (h *Host) flush() {
 			h.waiting = append(waiting[i:], h.waiting...)
 			return
 		}
-		func() {
-			defer func() {
-				if v := recover(); v != nil {
-					h.fail(&PanicError{v, debug.Stack()})
-				}
-			}()
-			h.dispatch(r)
-		}()
+		h.guard(func() { h.dispatch(r) })
 	}
 }
 

@@ -37,6 +37,13 @@ type Behavior interface {
 	Close() error
 }
 
+// Settler is a Behavior that is told when the actor has done everything that a
+// message in its inbox has brought, which may be many requests.
+type Settler interface {
+	// Settle is called in the actor, like Handle.
+	Settle()
+}
+
 // Config of a Host.
 type Config struct {
 	// Name is the kind of the pid and ID its last part: Name/ID.
@@ -83,6 +90,7 @@ type Host struct {
 	behavior    Behavior
 	opened      bool // behavior.Open has returned nil
 	waiting     []*Request
+	taken       []*Request // scratch space of take
 	failures    failures
 	total       uint64
 	cause       error // of the latest failure
@@ -100,6 +108,12 @@ type (
 	timeout struct {
 		incarnation uint64
 		f           func()
+	}
+	// look is what Yield sends. It takes the commands that come until it is
+	// received.
+	look struct {
+		timeout
+		group uint64
 	}
 	serve struct{ incarnation uint64 }
 	hold  struct{}
@@ -120,7 +134,7 @@ func Spawn(engine *actor.Engine, cfg Config) (*Host, error) {
 	cfg.Restart = cfg.Restart.withDefaults()
 	h := &Host{
 		cfg: cfg, engine: engine, env: cfg.Env.withDefaults(),
-		box:       newMailbox(engine, cfg.Name, cfg.ID, cfg.Limits),
+		box:       newMailbox(engine, cfg.Name, cfg.ID, cfg.Limits, cfg.Env.withDefaults().Burst),
 		firstOpen: make(chan error, 1),
 		stopped:   make(chan struct{}),
 		ended:     make(chan struct{}),
@@ -220,8 +234,9 @@ func (h *Host) After(d time.Duration, f func()) {
 	h.env.After(d, func() { h.engine.Send(h.PID(), m) })
 }
 
-// Yield has the actor call f after the messages that are in its inbox now.
-func (h *Host) Yield(f func()) { h.engine.Send(h.PID(), timeout{h.incarnation, f}) }
+// Yield has the actor call f after the messages that are in its inbox now, and
+// after the commands that have come until then.
+func (h *Host) Yield(f func()) { h.box.look(look{timeout: timeout{h.incarnation, f}}) }
 
 // Incarnation counts how often the actor was opened. It tells what belongs to
 // this Behavior from what an earlier one has left behind.

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/anthdm/hollywood/actor"
@@ -29,11 +31,11 @@ type LogConfig struct {
 // ListGroups.
 //
 // It commits in groups without a timer. A change is checked and encoded at
-// once; while one batch is being synced by a worker the next one grows, and it
-// leaves when the worker comes back. When nothing is being synced, the batch
-// leaves as soon as the inbox has stopped growing: measured, a front that takes
-// just what is queued settles at half a batch for N waiting clients, one that
-// waits for the queue to stop growing gets nearly N.
+// once; while one batch is being synced by a worker the next one grows. When
+// nothing is being synced, the batch leaves as soon as it has grown to what was
+// under way when the last one was answered, or has stopped growing: measured, a
+// front that takes just what is queued settles at half a batch for N waiting
+// clients, one that waits for the queue to stop growing gets nearly N.
 type Log struct {
 	*Host
 	mu    sync.Mutex
@@ -74,6 +76,13 @@ type logBehavior struct {
 	store raftlog.Store
 
 	pending []*Request // staged and not durable, in the order of staging
+	reads   []*Request // for the next job of the lane for reads
+	// staged counts what was ever in pending; the worker reads it.
+	staged atomic.Uint64
+	// expected is how many changes were under way when the last batch was
+	// answered: clients that wait for one answer before they send the next
+	// command will make the next batch as long.
+	expected int
 	// full: the last sync that would have made the log grow was refused for
 	// lack of space. Changes that give space back then travel alone, because
 	// they may use the reserve; they wait in shrinking while a sync is under
@@ -81,8 +90,9 @@ type logBehavior struct {
 	full      bool
 	shrinking []*Request
 	syncing   bool
-	flushing  bool // a look at the inbox is under way
+	looking   bool // a look at what is coming is under way
 	seen      int  // len(pending) at the last look
+	idle      int  // how many looks have seen nothing new
 }
 
 // staged is the Note of a request whose change has a position.
@@ -165,15 +175,9 @@ func (b *logBehavior) handle(r *Request) {
 	case messages.ListGroups:
 		r.Reply(messages.GroupsListed{Tag: c.Tag, Group: c.Group, Groups: b.store.Groups()})
 	case messages.ReadEntry:
-		b.read(r, func() messages.Reply {
-			e, err := b.store.Entry(c.Group, c.Index)
-			return messages.EntryRead{Tag: c.Tag, Group: c.Group, Entry: e, Err: err}
-		})
+		b.reads = append(b.reads, r)
 	case messages.ReadRange:
-		b.read(r, func() messages.Reply {
-			es, err := b.store.Entries(c.Group, c.From, c.To, c.MaxBytes)
-			return messages.RangeRead{Tag: c.Tag, Group: c.Group, Entries: es, Err: err}
-		})
+		b.reads = append(b.reads, r)
 	default:
 		r.Fail(unknown(b.host, c))
 	}
@@ -184,17 +188,56 @@ func unknown(h *Host, c messages.Command) error {
 	return fmt.Errorf("%s does not answer %T: %w", h.PID().ID, c, messages.ErrInvalid)
 }
 
-// read runs on a worker of its own: a read may have to wait for the disk, and
-// must wait for no sync. It answers from there, one hop earlier. A store that
-// was closed under it, because the actor has failed, is no answer: Resolve
-// reads again (simulation seed 92).
-func (b *logBehavior) read(r *Request, f func() messages.Reply) {
+// Settle starts what a burst of commands has asked for.
+func (b *logBehavior) Settle() {
+	b.startReads()
+	b.commit()
+}
+
+// startReads runs the reads of a burst on a worker of their own: a read may have
+// to wait for the disk, and must wait for no sync. They are answered from there,
+// one hop earlier. One that panics does not take those behind it with it.
+func (b *logBehavior) startReads() {
+	if len(b.reads) == 0 {
+		return
+	}
+	reads := b.reads
+	b.reads = nil
 	b.host.Run(logReadLane, func() func() {
-		if reply := f(); !errors.Is(reply.Failure(), messages.ErrStopped) {
-			r.Reply(reply)
+		var first *PanicError
+		for _, r := range reads {
+			if err := b.read(r); err != nil && first == nil {
+				first = err
+			}
+		}
+		if first != nil {
+			panic(first)
 		}
 		return nil
 	})
+}
+
+func (b *logBehavior) read(r *Request) (panicked *PanicError) {
+	defer func() {
+		if v := recover(); v != nil {
+			panicked = &PanicError{v, debug.Stack()}
+		}
+	}()
+	var reply messages.Reply
+	switch c := r.Command.(type) {
+	case messages.ReadEntry:
+		e, err := b.store.Entry(c.Group, c.Index)
+		reply = messages.EntryRead{Tag: c.Tag, Group: c.Group, Entry: e, Err: err}
+	case messages.ReadRange:
+		es, err := b.store.Entries(c.Group, c.From, c.To, c.MaxBytes)
+		reply = messages.RangeRead{Tag: c.Tag, Group: c.Group, Entries: es, Err: err}
+	}
+	// A store that was closed under it, because the actor has failed, is no
+	// answer: Resolve reads again (simulation seed 92).
+	if !errors.Is(reply.Failure(), messages.ErrStopped) {
+		r.Reply(reply)
+	}
+	return nil
 }
 
 func (b *logBehavior) stage(r *Request, position uint64, reply messages.Reply, err error) {
@@ -208,20 +251,26 @@ func (b *logBehavior) stage(r *Request, position uint64, reply messages.Reply, e
 	}
 	r.Note = staged{position, change, reply}
 	b.pending = append(b.pending, r)
-	b.commit()
+	b.staged.Add(1)
 }
 
 // commit starts a sync, or a look at whether more is coming.
 func (b *logBehavior) commit() {
-	if b.syncing || len(b.pending) == 0 {
+	if len(b.pending) == 0 {
 		return
 	}
-	if _, bytes := b.store.Staged(); bytes >= b.cfg.MaxBatchBytes {
-		b.sync()
-		return
+	if !b.syncing {
+		if len(b.pending) >= b.expected {
+			b.sync()
+			return
+		}
+		if _, bytes := b.store.Staged(); bytes >= b.cfg.MaxBatchBytes {
+			b.sync()
+			return
+		}
 	}
-	if !b.flushing {
-		b.flushing, b.seen = true, 0
+	if !b.looking && (!b.syncing || len(b.pending) > b.seen) {
+		b.looking, b.seen, b.idle = true, len(b.pending), 0
 		b.look()
 	}
 }
@@ -232,32 +281,53 @@ func (b *logBehavior) commit() {
 func (b *logBehavior) look() {
 	runtime.Gosched()
 	b.host.Yield(func() {
+		if len(b.pending) != b.seen {
+			b.idle = 0
+		} else {
+			b.idle++
+		}
+		b.seen = len(b.pending)
 		switch {
-		case b.syncing:
-			b.flushing = false
-		case len(b.pending) > b.seen:
-			b.seen = len(b.pending)
+		case b.idle < logIdleLooks:
 			b.look()
 		default:
-			b.flushing = false
-			b.sync()
+			b.looking = false
+			if !b.syncing && len(b.pending) > 0 {
+				b.sync()
+			}
 		}
 	})
 }
 
+const logIdleLooks = 3
+
 func (b *logBehavior) sync() {
 	batch := b.pending
 	b.pending = nil
+	b.seen = 0
 	b.syncing = true
+	upTo := b.staged.Load()
 	b.host.Run(logSyncLane, func() func() {
 		began := b.host.Now()
 		changes, err := b.store.Sync()
 		took := b.host.Now().Sub(began)
-		return func() { b.synced(batch, took, changes, err) }
+		if err == nil {
+			later := int(b.staged.Load() - upTo)
+			b.count(batch, took)
+			n := len(batch)
+			grows := slices.ContainsFunc(batch, func(r *Request) bool { return !shrinks(r.Command) })
+			replyAll(batch, func(r *Request) messages.Reply { return b.bounded(r.Note.(staged).reply) })
+			return func() {
+				b.expected = n + later
+				b.full = b.full && !grows
+				b.synced(nil, changes, nil)
+			}
+		}
+		return func() { b.synced(batch, changes, err) }
 	})
 }
 
-func (b *logBehavior) synced(batch []*Request, took time.Duration, changes int, err error) {
+func (b *logBehavior) synced(batch []*Request, changes int, err error) {
 	b.syncing = false
 	switch {
 	case err != nil && b.store.Poisoned():
@@ -266,14 +336,6 @@ func (b *logBehavior) synced(batch []*Request, took time.Duration, changes int, 
 		return
 	case err != nil:
 		b.dropped(batch, changes, fmt.Errorf("%s: %w", b.host.PID().ID, err))
-	default:
-		b.count(batch, took)
-		for _, r := range batch {
-			if !shrinks(r.Command) {
-				b.full = false
-			}
-			r.Reply(b.bounded(r.Note.(staged).reply))
-		}
 	}
 	if len(b.pending) == 0 {
 		shrinking := b.shrinking
@@ -282,7 +344,6 @@ func (b *logBehavior) synced(batch []*Request, took time.Duration, changes int, 
 			b.handle(r)
 		}
 	}
-	b.commit()
 }
 
 // dropped sorts out what a full disk has dropped: the first changes of those
