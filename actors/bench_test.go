@@ -315,6 +315,7 @@ type outcome struct {
 	rate          float64 // appends a second
 	allocs, bytes float64 // per append, the clients' own included
 	batch         float64
+	sync          float64 // microseconds
 }
 
 var crowds atomic.Int64
@@ -350,6 +351,7 @@ func behindActor(engine *actor.Engine, l *actors.Log, with load) (o outcome) {
 	o.bytes = float64(after.TotalAlloc-before.TotalAlloc) / n
 	last := l.Statistics()
 	o.batch = float64(last.Appends-first.Appends) / float64(last.Syncs-first.Syncs)
+	o.sync = float64((last.SyncTime - first.SyncTime).Microseconds()) / float64(last.Syncs-first.Syncs)
 	for _, pid := range pids {
 		<-engine.Poison(pid).Done()
 	}

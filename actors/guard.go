@@ -34,6 +34,8 @@ func (h *Host) handle(msg any) {
 	switch m := msg.(type) {
 	case *Request:
 		h.take(m.group)
+	case announcement:
+		h.take(m.group)
 	case look:
 		h.take(m.group)
 		if m.incarnation == h.incarnation {
@@ -98,7 +100,7 @@ func (h *Host) started() {
 	} else {
 		h.fail(fmt.Errorf("%s was poisoned", h.box.pid.ID))
 	}
-	h.box.restart()
+	h.took = h.box.restart()
 	for _, r := range h.box.underWay() {
 		h.guard(func() { h.receive(r) })
 	}
@@ -118,11 +120,13 @@ func (h *Host) poisoned() {
 
 // take receives the requests of a burst.
 func (h *Host) take(group uint64) {
-	h.taken = h.box.take(group, h.taken[:0])
-	for _, r := range h.taken {
+	for r := h.box.take(group); r != nil; {
+		next := r.queued
+		r.queued = nil
 		h.guard(func() { h.receive(r) }) // those behind it have not been dispatched if it panics
+		h.took++
+		r = next
 	}
-	clear(h.taken)
 }
 
 func (h *Host) receive(r *Request) {
@@ -270,6 +274,7 @@ func (h *Host) down(err error, lost bool) {
 	old := h.behavior
 	wasOpen := h.opened
 	h.behavior, h.opened = nil, false
+	h.box.deferPatient(false)
 	h.incarnation++ // jobs and timers of the old behavior are void
 	h.cause = err
 	h.total++

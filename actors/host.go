@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strconv"
 	"sync"
 	"time"
@@ -56,6 +57,8 @@ type Config struct {
 	// until Serve is called; what others send waits.
 	Coordinator *actor.PID
 	Recover     bool
+	// Patient tells which commands may wait while Defer is on. Default: none.
+	Patient func(messages.Command) bool
 	// New makes a Behavior.
 	New func(*Host) Behavior
 }
@@ -90,7 +93,7 @@ type Host struct {
 	behavior    Behavior
 	opened      bool // behavior.Open has returned nil
 	waiting     []*Request
-	taken       []*Request // scratch space of take
+	took        uint64 // commands
 	failures    failures
 	total       uint64
 	cause       error // of the latest failure
@@ -109,6 +112,8 @@ type (
 		incarnation uint64
 		f           func()
 	}
+	// announcement has the actor take the commands of a group.
+	announcement struct{ group uint64 }
 	// look is what Yield sends. It takes the commands that come until it is
 	// received.
 	look struct {
@@ -141,6 +146,9 @@ func Spawn(engine *actor.Engine, cfg Config) (*Host, error) {
 		state:     messages.StateOpening,
 	}
 	h.box.exempt = cfg.Coordinator
+	if h.box.patient = cfg.Patient; h.box.patient == nil {
+		h.box.patient = func(messages.Command) bool { return false }
+	}
 	if err := h.box.register(cfg.Name, cfg.ID, h.respawn); err != nil {
 		return nil, err
 	}
@@ -233,6 +241,29 @@ func (h *Host) After(d time.Duration, f func()) {
 	m := timeout{h.incarnation, f}
 	h.env.After(d, func() { h.engine.Send(h.PID(), m) })
 }
+
+// Await lets other goroutines run until the actor can take n commands, or until
+// it has yielded patience times without another one coming.
+func (h *Host) Await(n, patience int) {
+	for idle, last := 0, uint64(0); idle < patience; {
+		now := h.box.admitted.Load()
+		if int(now-h.took) >= n {
+			return
+		}
+		if now == last {
+			idle++
+		} else {
+			idle, last = 0, now
+		}
+		runtime.Gosched()
+	}
+}
+
+// Defer begins or ends a time in which patient commands are handled when 64 of
+// them, or 16 KiB, have come, or at its end. It is for while the actor could do
+// little for them: the processor is left to others, and a sender need not wake
+// the actor for each. A failure ends it.
+func (h *Host) Defer(on bool) { h.box.deferPatient(on) }
 
 // Yield has the actor call f after the messages that are in its inbox now, and
 // after the commands that have come until then.

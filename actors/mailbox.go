@@ -55,6 +55,8 @@ type Mailbox struct {
 	pid    *actor.PID
 	limits Limits
 	burst  int
+	// patient tells which commands may be deferred.
+	patient func(messages.Command) bool
 	// exempt is a sender that the limits do not apply to: the coordinator,
 	// which has admitted the requests behind its commands itself.
 	exempt *actor.PID
@@ -64,18 +66,25 @@ type Mailbox struct {
 	closed  atomic.Bool               // commands are refused with ErrStopped
 	refuse  atomic.Pointer[error]     // commands are refused with this error
 	drained atomic.Pointer[func()]    // called once nothing is under way
+	// admitted counts the commands that were admitted since the start.
+	admitted atomic.Uint64
 
-	mu       sync.Mutex
-	first    *Request // under way, oldest first
-	last     *Request
-	fresh    *Request // the oldest that the actor has not taken
-	group    uint64   // of the commands that are admitted now
-	inGroup  int      // how many there are; 0: no message announces the group yet
-	count    int
-	bytes    int64
-	requests uint64
-	replies  uint64
-	refused  uint64
+	mu    sync.Mutex
+	first *Request // under way, oldest first
+	last  *Request
+	slab  []Request
+	// fresh are those that the actor has not taken, linked by queued.
+	fresh, freshLast *Request
+	group            uint64 // of the commands that are admitted now
+	inGroup          int    // how many there are
+	announced        bool   // a message in the inbox will have the group taken
+	deferring        bool   // patient commands need not be announced
+	deferred         int64  // bytes of commands that were not
+	count            int
+	bytes            int64
+	requests         uint64
+	replies          uint64
+	refused          uint64
 }
 
 var _ actor.Processer = (*Mailbox)(nil)
@@ -135,10 +144,15 @@ func (m *Mailbox) Send(_ *actor.PID, msg any, sender *actor.PID) {
 	case jobDone, timeout, idle: // nobody's order depends on them
 		m.forward(msg, sender)
 	default:
+		// Behind the commands that were sent before, ahead of later ones. The
+		// announcement of the former may not be in the inbox yet.
 		m.mu.Lock()
-		m.nextGroup() // later commands must not be taken before msg
-		m.forward(msg, sender)
+		group, open := m.nextGroup()
 		m.mu.Unlock()
+		if open {
+			m.forward(announcement{group}, nil)
+		}
+		m.forward(msg, sender)
 	}
 }
 
@@ -148,94 +162,161 @@ func (m *Mailbox) forward(msg any, sender *actor.PID) {
 	}
 }
 
-func (m *Mailbox) nextGroup() {
-	if m.inGroup > 0 {
+// nextGroup closes the group, if it has members, and returns it.
+func (m *Mailbox) nextGroup() (group uint64, open bool) {
+	group, open = m.group, m.inGroup > 0
+	if open {
 		m.group++
-		m.inGroup = 0
+		m.inGroup, m.announced, m.deferred = 0, false, 0
 	}
+	return group, open
 }
 
 // join counts one more into the group and reports which that is, and whether it
-// is the first, which has to be announced in the inbox before mu is released.
-func (m *Mailbox) join() (group uint64, first bool) {
-	group, first = m.group, m.inGroup == 0
-	if m.inGroup++; m.inGroup >= m.burst {
+// has to be announced in the inbox.
+func (m *Mailbox) join(deferred int64) (group uint64, announce bool) {
+	group = m.group
+	m.inGroup++
+	m.deferred += deferred
+	if !m.announced && (deferred == 0 || m.inGroup >= min(maxDeferred, m.burst) || m.deferred >= maxDeferredBytes) {
+		m.announced, announce = true, true
+	}
+	if m.inGroup >= m.burst {
 		m.nextGroup()
 	}
-	return group, first
+	return group, announce
+}
+
+// As many commands, or as many bytes, are deferred at most: what they ask for
+// should be prepared while the disk is busy.
+const (
+	maxDeferred      = 64
+	maxDeferredBytes = 16 << 10
+)
+
+// deferPatient begins or ends the time in which patient commands need not wake
+// the actor.
+func (m *Mailbox) deferPatient(on bool) {
+	m.mu.Lock()
+	m.deferring = on
+	announce := !on && m.inGroup > 0 && !m.announced
+	m.announced = m.announced || announce
+	group := m.group
+	m.mu.Unlock()
+	if announce {
+		m.forward(announcement{group}, nil)
+	}
 }
 
 // look sends the actor a look, which takes what is admitted from now on, so that
 // the senders need not wake it.
 func (m *Mailbox) look(l look) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.nextGroup()
-	l.group, _ = m.join()
+	l.group, _ = m.join(0)
+	m.mu.Unlock()
 	m.forward(l, nil)
 }
 
-// take appends the requests up to and including a group that have not been taken
-// before to all.
-func (m *Mailbox) take(group uint64, all []*Request) []*Request {
+// take returns the requests up to and including a group that have not been taken
+// before, linked by queued.
+func (m *Mailbox) take(group uint64) (first *Request) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	r := m.fresh
-	for ; r != nil && r.group <= group; r = r.next {
-		all = append(all, r)
-	}
-	m.fresh = r
 	if m.group == group {
 		m.nextGroup()
 	}
-	return all
+	first = m.fresh
+	switch {
+	case first == nil || first.group > group:
+		return nil
+	case m.freshLast.group <= group:
+		m.fresh, m.freshLast = nil, nil
+	default:
+		last := first
+		for last.queued.group <= group {
+			last = last.queued
+		}
+		m.fresh, last.queued = last.queued, nil
+	}
+	return first
 }
 
 // restart forgets what was announced to an inbox that is lost. The requests
-// that it held are under way.
-func (m *Mailbox) restart() {
+// that it held are under way. It returns how many were admitted before.
+func (m *Mailbox) restart() (admitted uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.fresh = nil
+	m.fresh, m.freshLast = nil, nil
+	m.deferring = false
 	m.nextGroup()
+	return m.admitted.Load()
 }
 
 func (m *Mailbox) admit(c messages.Command, sender *actor.PID) {
-	r := &Request{Command: c, Sender: sender, box: m, bytes: int64(c.Bytes())}
+	announce := false
+	bytes := int64(c.Bytes())
 	m.mu.Lock()
-	var err error
-	switch {
-	case m.closed.Load():
-		err = messages.ErrStopped
-	case m.refuse.Load() != nil:
-		err = *m.refuse.Load()
-	case m.exempt != nil && sender != nil && sender.Equals(m.exempt):
-	case m.count >= m.limits.Requests || m.count > 0 && m.bytes+r.bytes > m.limits.Bytes:
-		err = fmt.Errorf("%d commands with %d bytes are under way: %w", m.count, m.bytes, messages.ErrOverloaded)
+	if len(m.slab) == 0 {
+		m.slab = make([]Request, slabSize)
 	}
-	if err != nil {
-		m.refused++
-		m.mu.Unlock()
-		m.answer(sender, c.Refuse(fmt.Errorf("%s: %w", m.pid.ID, err)))
-		return
-	}
-	m.requests++
-	m.count++
-	m.bytes += r.bytes
-	if m.last == nil {
-		m.first = r
-	} else {
-		m.last.next, r.prev = r, m.last
-	}
-	m.last = r
-	if m.fresh == nil {
-		m.fresh = r
-	}
-	var announce bool
-	if r.group, announce = m.join(); announce {
-		m.forward(r, sender)
+	r := &m.slab[0]
+	m.slab = m.slab[1:]
+	r.Command, r.Sender, r.box, r.bytes = c, sender, m, bytes
+	ok := !m.closed.Load() && m.refuse.Load() == nil &&
+		(m.count < m.limits.Requests && m.bytes+r.bytes <= m.limits.Bytes || m.count == 0 || m.isExempt(sender))
+	if ok {
+		m.requests++
+		m.count++
+		m.bytes += r.bytes
+		if m.last == nil {
+			m.first = r
+		} else {
+			m.last.next, r.prev = r, m.last
+		}
+		m.last = r
+		if m.freshLast == nil {
+			m.fresh = r
+		} else {
+			m.freshLast.queued = r
+		}
+		m.freshLast = r
+		deferred := int64(0)
+		if m.deferring && m.patient(c) {
+			deferred = 1 + r.bytes
+		}
+		r.group, announce = m.join(deferred)
+		m.admitted.Add(1)
 	}
 	m.mu.Unlock()
+	switch {
+	case !ok:
+		m.reject(r)
+	case announce:
+		m.forward(r, sender)
+	}
+}
+
+// slabSize is how many requests are allocated at once, 2 KiB. An allocation for
+// each cost a client more than the rest of admit.
+const slabSize = 16
+
+func (m *Mailbox) isExempt(sender *actor.PID) bool {
+	return m.exempt != nil && sender != nil && sender.Equals(m.exempt)
+}
+
+// reject answers a command that is not admitted.
+func (m *Mailbox) reject(r *Request) {
+	m.mu.Lock()
+	m.refused++
+	err := fmt.Errorf("%d commands with %d bytes are under way: %w", m.count, m.bytes, messages.ErrOverloaded)
+	m.mu.Unlock()
+	if m.closed.Load() {
+		err = messages.ErrStopped
+	} else if refuse := m.refuse.Load(); refuse != nil {
+		err = *refuse
+	}
+	m.answer(r.Sender, r.Command.Refuse(fmt.Errorf("%s: %w", m.pid.ID, err)))
 }
 
 func (m *Mailbox) answer(to *actor.PID, reply messages.Reply) {
@@ -262,9 +343,6 @@ func (m *Mailbox) empty() {
 }
 
 func (m *Mailbox) unlink(r *Request) {
-	if m.fresh == r {
-		m.fresh = r.next
-	}
 	if r.prev == nil {
 		m.first = r.next
 	} else {
@@ -334,7 +412,8 @@ type Request struct {
 	Note any
 
 	box        *Mailbox
-	prev, next *Request
+	prev, next *Request // under way
+	queued     *Request // not taken
 	group      uint64
 	bytes      int64
 	answered   atomic.Bool
