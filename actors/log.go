@@ -76,6 +76,7 @@ type logBehavior struct {
 	store raftlog.Store
 
 	pending []*Request // staged and not durable, in the order of staging
+	spare   []*Request // for the next pending
 	notes   []staged   // allocated ahead
 	reads   []*Request // for the next job of the lane for reads
 	// staged counts what was ever in pending; the worker reads it.
@@ -320,9 +321,13 @@ const (
 	logPatience = 32
 )
 
+// maxSpare is how long a batch's slice may be to be used again, so that one
+// large batch does not pin 8 bytes for each of its commands for ever.
+const maxSpare = 4096
+
 func (b *logBehavior) sync() {
 	batch := b.pending
-	b.pending = nil
+	b.pending, b.spare = b.spare, nil
 	b.syncing = true
 	b.host.Defer(true)
 	upTo := b.staged.Load()
@@ -339,6 +344,10 @@ func (b *logBehavior) sync() {
 			return func() {
 				b.expected = n + later
 				b.full = b.full && !grows
+				clear(batch)
+				if n <= maxSpare {
+					b.spare = batch[:0]
+				}
 				b.synced(nil, changes, nil)
 			}
 		}
