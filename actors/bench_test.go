@@ -411,8 +411,8 @@ func (o outcome) String() string {
 // BenchmarkLogAppend measures durable appends of 128 B through the actor and
 // its mailbox from client actors that wait for each. of-limit is the share of
 // what goroutines behind the front get, of-raw that of write and fdatasync
-// alone. allocs/op and B/op hold what the clients allocate: the command, its
-// entry and their inboxes (5 allocations of 300 B).
+// alone. allocs/op and B/op hold what the clients themselves allocate: the
+// command, its entry, and what their inboxes need.
 func BenchmarkLogAppend(b *testing.B) {
 	for _, store := range benchStores {
 		for _, clients := range []int{1, 64, 256} {

@@ -22,9 +22,9 @@ type Env struct {
 	// first. Default: none.
 	Middleware []actor.MiddlewareFunc
 	// Burst is the most commands that an actor takes up for one message in its
-	// inbox. Default 1024. A smaller one costs throughput, since every message
-	// costs the sender about as much as 5 commands that need none; a simulation
-	// sets 1, so that each command is a delivery of its own.
+	// inbox. Default 1024. A larger one keeps other messages waiting for longer,
+	// a smaller one makes more senders wake the actor; a simulation sets 1, so
+	// that each command is a delivery of its own.
 	Burst int
 }
 
