@@ -22,6 +22,8 @@ func Describe(msg any) string {
 		return fmt.Sprintf("job of incarnation %d", m.incarnation)
 	case jobDone:
 		return fmt.Sprintf("job done, incarnation %d", m.incarnation)
+	case look:
+		return fmt.Sprintf("look of incarnation %d", m.incarnation)
 	case timeout:
 		return fmt.Sprintf("timer of incarnation %d", m.incarnation)
 	}

@@ -21,6 +21,11 @@ type Env struct {
 	// Middleware is put around every actor that is spawned here, outermost
 	// first. Default: none.
 	Middleware []actor.MiddlewareFunc
+	// Burst is the most commands that an actor takes up for one message in its
+	// inbox. Default 1024. A larger one keeps other messages waiting for longer,
+	// a smaller one makes more senders wake the actor; a simulation sets 1, so
+	// that each command is a delivery of its own.
+	Burst int
 }
 
 func (e Env) withDefaults() Env {
@@ -32,6 +37,9 @@ func (e Env) withDefaults() Env {
 	}
 	if e.Chance == nil {
 		e.Chance = rand.Float64
+	}
+	if e.Burst == 0 {
+		e.Burst = 1024
 	}
 	return e
 }

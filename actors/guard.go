@@ -12,14 +12,35 @@ import (
 
 // Receive implements hollywood's Receiver. No panic gets past it.
 func (h *Host) Receive(c *actor.Context) {
+	h.guard(func() {
+		h.handle(c.Message())
+		if s, ok := h.behavior.(Settler); ok && h.opened {
+			s.Settle()
+		}
+	})
+}
+
+// guard calls f; a panic in it is a failure.
+func (h *Host) guard(f func()) {
 	defer func() {
 		if v := recover(); v != nil {
 			h.fail(&PanicError{v, debug.Stack()})
 		}
 	}()
-	switch m := c.Message().(type) {
+	f()
+}
+
+func (h *Host) handle(msg any) {
+	switch m := msg.(type) {
 	case *Request:
-		h.receive(m)
+		h.take(m.group)
+	case announcement:
+		h.take(m.group)
+	case look:
+		h.take(m.group)
+		if m.incarnation == h.incarnation {
+			m.f()
+		}
 	case jobDone:
 		if m.incarnation != h.incarnation {
 			return
@@ -79,8 +100,9 @@ func (h *Host) started() {
 	} else {
 		h.fail(fmt.Errorf("%s was poisoned", h.box.pid.ID))
 	}
+	h.took = h.box.restart()
 	for _, r := range h.box.underWay() {
-		h.receive(r)
+		h.guard(func() { h.receive(r) })
 	}
 }
 
@@ -93,6 +115,17 @@ func (h *Host) poisoned() {
 	default:
 		// Not from here: hollywood is inside this process's clean-up.
 		h.env.After(0, h.respawn)
+	}
+}
+
+// take receives the requests of a burst.
+func (h *Host) take(group uint64) {
+	for r := h.box.take(group); r != nil; {
+		next := r.queued
+		r.queued = nil
+		h.guard(func() { h.receive(r) }) // those behind it have not been dispatched if it panics
+		h.took++
+		r = next
 	}
 }
 
@@ -142,14 +175,7 @@ func (h *Host) flush() {
 			h.waiting = append(waiting[i:], h.waiting...)
 			return
 		}
-		func() {
-			defer func() {
-				if v := recover(); v != nil {
-					h.fail(&PanicError{v, debug.Stack()})
-				}
-			}()
-			h.dispatch(r)
-		}()
+		h.guard(func() { h.dispatch(r) })
 	}
 }
 
@@ -248,6 +274,7 @@ func (h *Host) down(err error, lost bool) {
 	old := h.behavior
 	wasOpen := h.opened
 	h.behavior, h.opened = nil, false
+	h.box.deferPatient(false)
 	h.incarnation++ // jobs and timers of the old behavior are void
 	h.cause = err
 	h.total++

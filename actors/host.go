@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strconv"
 	"sync"
 	"time"
@@ -37,6 +38,13 @@ type Behavior interface {
 	Close() error
 }
 
+// Settler is a Behavior that is told when the actor has done everything that a
+// message in its inbox has brought, which may be many requests.
+type Settler interface {
+	// Settle is called in the actor, like Handle.
+	Settle()
+}
+
 // Config of a Host.
 type Config struct {
 	// Name is the kind of the pid and ID its last part: Name/ID.
@@ -49,6 +57,8 @@ type Config struct {
 	// until Serve is called; what others send waits.
 	Coordinator *actor.PID
 	Recover     bool
+	// Patient tells which commands may wait while Defer is on. Default: none.
+	Patient func(messages.Command) bool
 	// New makes a Behavior.
 	New func(*Host) Behavior
 }
@@ -83,6 +93,7 @@ type Host struct {
 	behavior    Behavior
 	opened      bool // behavior.Open has returned nil
 	waiting     []*Request
+	took        uint64 // commands
 	failures    failures
 	total       uint64
 	cause       error // of the latest failure
@@ -100,6 +111,14 @@ type (
 	timeout struct {
 		incarnation uint64
 		f           func()
+	}
+	// announcement has the actor take the commands of a group.
+	announcement struct{ group uint64 }
+	// look is what Yield sends. It takes the commands that come until it is
+	// received.
+	look struct {
+		timeout
+		group uint64
 	}
 	serve struct{ incarnation uint64 }
 	hold  struct{}
@@ -120,13 +139,16 @@ func Spawn(engine *actor.Engine, cfg Config) (*Host, error) {
 	cfg.Restart = cfg.Restart.withDefaults()
 	h := &Host{
 		cfg: cfg, engine: engine, env: cfg.Env.withDefaults(),
-		box:       newMailbox(engine, cfg.Name, cfg.ID, cfg.Limits),
+		box:       newMailbox(engine, cfg.Name, cfg.ID, cfg.Limits, cfg.Env.withDefaults().Burst),
 		firstOpen: make(chan error, 1),
 		stopped:   make(chan struct{}),
 		ended:     make(chan struct{}),
 		state:     messages.StateOpening,
 	}
 	h.box.exempt = cfg.Coordinator
+	if h.box.patient = cfg.Patient; h.box.patient == nil {
+		h.box.patient = func(messages.Command) bool { return false }
+	}
 	if err := h.box.register(cfg.Name, cfg.ID, h.respawn); err != nil {
 		return nil, err
 	}
@@ -220,8 +242,32 @@ func (h *Host) After(d time.Duration, f func()) {
 	h.env.After(d, func() { h.engine.Send(h.PID(), m) })
 }
 
-// Yield has the actor call f after the messages that are in its inbox now.
-func (h *Host) Yield(f func()) { h.engine.Send(h.PID(), timeout{h.incarnation, f}) }
+// Await lets other goroutines run until the actor can take n commands, or until
+// it has yielded patience times without another one coming.
+func (h *Host) Await(n, patience int) {
+	for idle, last := 0, uint64(0); idle < patience; {
+		now := h.box.admitted.Load()
+		if int(now-h.took) >= n {
+			return
+		}
+		if now == last {
+			idle++
+		} else {
+			idle, last = 0, now
+		}
+		runtime.Gosched()
+	}
+}
+
+// Defer begins or ends a time in which patient commands are handled when 64 of
+// them, or 16 KiB, have come, or at its end. It is for while the actor could do
+// little for them: the processor is left to others, and a sender need not wake
+// the actor for each. A failure ends it.
+func (h *Host) Defer(on bool) { h.box.deferPatient(on) }
+
+// Yield has the actor call f after the messages that are in its inbox now, and
+// after the commands that have come until then.
+func (h *Host) Yield(f func()) { h.box.look(look{timeout: timeout{h.incarnation, f}}) }
 
 // Incarnation counts how often the actor was opened. It tells what belongs to
 // this Behavior from what an earlier one has left behind.

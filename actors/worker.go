@@ -49,7 +49,12 @@ func (j job) run() (d jobDone) {
 	d.incarnation = j.incarnation
 	defer func() {
 		if v := recover(); v != nil {
-			d.done, d.err = nil, &PanicError{v, debug.Stack()}
+			d.done = nil
+			if p, ok := v.(*PanicError); ok { // caught before, and passed on
+				d.err = p
+			} else {
+				d.err = &PanicError{v, debug.Stack()}
+			}
 		}
 	}()
 	d.done = j.work()

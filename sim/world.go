@@ -134,6 +134,7 @@ func (w *World) Env() actors.Env {
 		After:      w.after,
 		Chance:     w.chance,
 		Middleware: []actor.MiddlewareFunc{w.middleware},
+		Burst:      1,
 	}
 }
 
