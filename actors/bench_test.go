@@ -247,6 +247,7 @@ func (s *rawStore) Staged() (uint64, int) {
 
 func (s *rawStore) Durable() uint64 { return s.durable.Load() }
 func (s *rawStore) Poisoned() bool  { return false }
+func (s *rawStore) Due() bool       { return false }
 func (s *rawStore) Close() error    { return nil }
 
 func (s *rawStore) Entry(group, index uint64) (messages.Entry, error) {

@@ -22,7 +22,29 @@ type LogConfig struct {
 	// staged. Default 1 MiB. A larger one gives more throughput and longer
 	// waits to those at its front.
 	MaxBatchBytes int
+	// Scrub says how fast closed segments are verified beside everything else.
+	Scrub ScrubPolicy
 	Config
+}
+
+// ScrubPolicy paces the verification of what nobody reads. Damage is told by
+// the event messages.DamageFound.
+type ScrubPolicy struct {
+	// BytesPerSecond is the mean rate. Default 4 MiB, which takes 0.5 % of a
+	// core; a terabyte takes three days. Negative: nothing is verified.
+	BytesPerSecond int64
+	// Pause is how long it rests after each time around. Default 1 hour.
+	Pause time.Duration
+}
+
+func (p ScrubPolicy) withDefaults() ScrubPolicy {
+	if p.BytesPerSecond == 0 {
+		p.BytesPerSecond = 4 << 20
+	}
+	if p.Pause == 0 {
+		p.Pause = time.Hour
+	}
+	return p
 }
 
 // Log is a running log actor: it answers Append, TruncateFrom, TruncateBefore,
@@ -31,10 +53,13 @@ type LogConfig struct {
 //
 // It commits in groups without a timer. While one batch is being synced and
 // answered by a worker the next one grows; changes are checked and encoded
-// meanwhile, in lots of 64 or 16 KiB. When nothing is being synced, the batch leaves as soon as it has grown to what was
-// under way when the last one was answered, or has stopped growing: measured, a
-// front that takes just what is queued settles at half a batch for N waiting
-// clients, one that waits for the queue to stop growing gets nearly N.
+// meanwhile, in lots of 64 or 16 KiB. When nothing is being synced, the batch
+// leaves as soon as it has grown to what was under way when the last one was
+// answered, or has stopped growing: measured, a front that takes just what is
+// queued settles at half a batch for N waiting clients, one that waits for the
+// queue to stop growing gets nearly N.
+//
+// What the store has to do besides, it does on a lane of its own.
 type Log struct {
 	*Host
 	mu    sync.Mutex
@@ -46,6 +71,7 @@ func SpawnLog(engine *actor.Engine, cfg LogConfig) (*Log, error) {
 	if cfg.MaxBatchBytes == 0 {
 		cfg.MaxBatchBytes = 1 << 20
 	}
+	cfg.Scrub = cfg.Scrub.withDefaults()
 	l := &Log{}
 	cfg.Patient = changes
 	cfg.New = func(h *Host) Behavior { return &logBehavior{host: h, cfg: cfg, log: l} }
@@ -67,6 +93,8 @@ func (l *Log) Statistics() messages.LogStatistics {
 const (
 	logSyncLane = 0
 	logReadLane = 1
+	// logCareLane is for Maintain and Scrub.
+	logCareLane = 2
 )
 
 type logBehavior struct {
@@ -93,6 +121,9 @@ type logBehavior struct {
 	shrinking []*Request
 	syncing   bool
 	looking   bool // a look at what is coming is under way
+	// maintaining: the store's Maintain is under way; wanted: it has asked for a
+	// sync.
+	maintaining, wanted bool
 	seen      int  // len(pending) at the last look
 }
 
@@ -137,7 +168,14 @@ func (b *logBehavior) Close() error {
 
 func (b *logBehavior) Drain()      {}
 func (b *logBehavior) Message(any) {}
-func (b *logBehavior) Ready()      {}
+
+// Ready implements Behavior.
+func (b *logBehavior) Ready() {
+	b.maintain()
+	if b.cfg.Scrub.BytesPerSecond > 0 {
+		b.host.After(b.cfg.Scrub.Pause/60, b.scrub)
+	}
+}
 
 func (b *logBehavior) Handle(r *Request) {
 	if b.full {
@@ -272,7 +310,7 @@ func (b *logBehavior) stage(r *Request, position uint64, reply messages.Reply, e
 
 // commit starts a sync, or a look at whether more is coming.
 func (b *logBehavior) commit() {
-	if b.syncing || len(b.pending) == 0 {
+	if b.syncing || len(b.pending) == 0 && !b.wanted {
 		return
 	}
 	if len(b.pending) >= b.expected {
@@ -328,7 +366,7 @@ const maxSpare = 4096
 func (b *logBehavior) sync() {
 	batch := b.pending
 	b.pending, b.spare = b.spare, nil
-	b.syncing = true
+	b.syncing, b.wanted = true, false
 	b.host.Defer(true)
 	upTo := b.staged.Load()
 	b.host.Run(logSyncLane, func() func() {
@@ -337,12 +375,16 @@ func (b *logBehavior) sync() {
 		took := b.host.Now().Sub(began)
 		if err == nil {
 			later := int(b.staged.Load() - upTo)
-			b.count(batch, took)
 			n := len(batch)
+			if n > 0 {
+				b.count(batch, took)
+			}
 			grows := slices.ContainsFunc(batch, func(r *Request) bool { return !shrinks(r.Command) })
 			replyAll(batch, func(r *Request) messages.Reply { return b.bounded(r.Note.(*staged).reply) })
 			return func() {
-				b.expected = n + later
+				if n > 0 {
+					b.expected = n + later
+				}
 				b.full = b.full && !grows
 				clear(batch)
 				if n <= maxSpare {
@@ -373,6 +415,48 @@ func (b *logBehavior) synced(batch []*Request, changes int, err error) {
 			b.handle(r)
 		}
 	}
+	b.maintain()
+}
+
+// maintain has the store do what need not be on the way of an append.
+func (b *logBehavior) maintain() {
+	if b.maintaining || !b.store.Due() {
+		return
+	}
+	b.maintaining = true
+	b.host.Run(logCareLane, func() func() {
+		sync, err := b.store.Maintain()
+		return func() {
+			b.maintaining = false
+			if err != nil && b.store.Poisoned() {
+				b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err))
+				return
+			}
+			if b.wanted = b.wanted || sync; b.wanted {
+				b.commit()
+				return
+			}
+			b.maintain()
+		}
+	})
+}
+
+// scrub verifies the next part of what is closed, and comes back when that has
+// earned its time.
+func (b *logBehavior) scrub() {
+	b.host.Run(logCareLane, func() func() {
+		read, damage, err := b.store.Scrub()
+		return func() {
+			for _, d := range damage {
+				b.host.Event(messages.DamageFound{Actor: b.host.PID().ID, Group: d.Group, Index: d.Index, Err: d.Err})
+			}
+			wait := b.cfg.Scrub.Pause
+			if err == nil && read > 0 {
+				wait = time.Duration(float64(read) / float64(b.cfg.Scrub.BytesPerSecond) * float64(time.Second))
+			}
+			b.host.After(wait, b.scrub)
+		}
+	})
 }
 
 // dropped sorts out what a full disk has dropped: the first changes of those

@@ -56,7 +56,10 @@ func (e TailRepaired) Log() (slog.Level, string, []any) {
 // DamageFound: bytes that had been durable are gone or changed.
 type DamageFound struct {
 	Actor string
-	Err   error
+	// Group and Index are the damaged log entry, if it is known to be one: a
+	// replica can be asked for it again. Index is zero if not.
+	Group, Index uint64
+	Err          error
 }
 
 // Log implements hollywood's EventLogger.

@@ -194,6 +194,7 @@ func begin(t *testing.T, w *sim.World, h *history, n int, dir string) *life {
 	repaired := func(messages.TailRepaired) { h.tally.Torn++ }
 	l.storage, err = supervisor.Spawn(w.Engine(), supervisor.Config{
 		Dir: dir, Name: fmt.Sprintf("n%d", n), Env: w.Env(),
+		Scrub:    actors.ScrubPolicy{BytesPerSecond: -1}, // an endless timer would never be calm
 		Log:      raftlog.Options{Disk: disk, SegmentBytes: 4 << 10, OnRepair: repaired},
 		Snapshot: snapshot.Options{Disk: disk, BlockBytes: 1 << 10, Concurrency: 1},
 		KV:       kv.Options{Disk: disk, OnRepair: repaired},

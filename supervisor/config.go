@@ -28,6 +28,9 @@ type Config struct {
 	Snapshot snapshot.Options
 	KV       kv.Options
 
+	// Scrub paces the verification of the log's closed segments.
+	Scrub actors.ScrubPolicy
+
 	// Retention is applied after every CreateSnapshot. Default: keep 2, so
 	// that there is one to fall back on. The log is compacted only to the
 	// oldest one that stays: keeping more costs that much more log.

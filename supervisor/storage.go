@@ -104,7 +104,7 @@ func (s *Storage) spawn(ctx context.Context, engine *actor.Engine, cfg Config) (
 
 	logCfg := named("log")
 	logCfg.Coordinator = s.Supervisor
-	s.parts.log, err = actors.SpawnLog(engine, actors.LogConfig{Config: logCfg, Open: func() (raftlog.Store, error) {
+	s.parts.log, err = actors.SpawnLog(engine, actors.LogConfig{Config: logCfg, Scrub: cfg.Scrub, Open: func() (raftlog.Store, error) {
 		o := cfg.Log
 		o.OnRepair = repaired(engine, o.OnRepair)
 		return store[raftlog.Store](raftlog.Open(filepath.Join(cfg.Dir, logDir), o))
