@@ -124,7 +124,7 @@ type logBehavior struct {
 	// maintaining: the store's Maintain is under way; wanted: it has asked for a
 	// sync.
 	maintaining, wanted bool
-	seen      int  // len(pending) at the last look
+	seen                int // len(pending) at the last look
 }
 
 // staged is the Note of a request whose change has a position.
