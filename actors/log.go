@@ -289,6 +289,12 @@ func (b *logBehavior) read(r *Request) (panicked *PanicError) {
 }
 
 func (b *logBehavior) stage(r *Request, position uint64, reply messages.Reply, err error) {
+	if errors.Is(err, raftlog.ErrPoisoned) {
+		// A sync or Maintain has failed, and its worker is on its way to say so.
+		r.Fail(fmt.Errorf("%s: %w: %w", b.host.PID().ID, messages.ErrCrashed, err))
+		b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err))
+		return
+	}
 	if err != nil {
 		r.Fail(err)
 		return
@@ -313,7 +319,7 @@ func (b *logBehavior) commit() {
 	if b.syncing || len(b.pending) == 0 && !b.wanted {
 		return
 	}
-	if len(b.pending) >= b.expected {
+	if len(b.pending) >= b.expected || len(b.pending) == 0 {
 		b.sync()
 		return
 	}
@@ -343,7 +349,7 @@ func (b *logBehavior) look() {
 			return
 		}
 		b.looking = false
-		if len(b.pending) > 0 {
+		if len(b.pending) > 0 || b.wanted {
 			b.sync()
 		}
 	})

@@ -211,9 +211,10 @@ func (w *WAL) sweep(s *logScan) error {
 		return durable.Wrap(err)
 	}
 	dirs := s.leftover
-	for i, f := range s.blank {
-		// The first may become the tail.
-		if i > 0 || len(s.found) > 0 && s.found[len(s.found)-1].summary == nil {
+	n := len(s.found)
+	for _, f := range s.blank {
+		// The one that follows may become the tail.
+		if f.segment.ordinal != s.manifest.ordinal+uint32(n) || n > 0 && s.found[n-1].summary == nil {
 			dirs = append(dirs, f.segment.dir)
 		}
 	}

@@ -30,6 +30,11 @@ func writtenLog(t *testing.T) (dir string) {
 		if err == nil {
 			_, err = w.Sync()
 		}
+		for again := false; err == nil && w.Due(); {
+			if again, err = w.Maintain(); err == nil && again {
+				_, err = w.Sync()
+			}
+		}
 		if err != nil {
 			t.Fatal(err)
 		}

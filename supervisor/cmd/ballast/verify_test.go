@@ -56,7 +56,7 @@ func find(t *testing.T, pattern string) string {
 }
 
 func TestVerifyFindsFlippedBits(t *testing.T) {
-	for _, pattern := range []string{"log/wal/*", "snapshots/*.snap", "kv/DATA", "log/MANIFEST"} {
+	for _, pattern := range []string{"log/wal/*/0*1", "snapshots/*.snap", "kv/DATA", "log/MANIFEST"} {
 		t.Run(strings.ReplaceAll(pattern, "/", " "), func(t *testing.T) {
 			dir := prepared(t)
 			must(t, "verify", dir)
@@ -141,7 +141,7 @@ func TestVerifyChangesNothing(t *testing.T) {
 	dir := prepared(t)
 	writeFile(t, filepath.Join(dir, "snapshots", "0000000000000000-0000000000000001-0000000000000009-000000000001.snap.tmp"), "unfinished")
 	writeFile(t, filepath.Join(dir, "kv", "DATA.tmp"), "unfinished")
-	segment := find(t, filepath.Join(dir, "log", "wal", "*"))
+	segment := find(t, filepath.Join(dir, "log", "wal", "*", "0*1"))
 	data := filepath.Join(dir, "kv", "DATA")
 	for path, torn := range map[string]string{segment: "\x40torn", data: "*3\r\n$3\r\nse"} {
 		f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
@@ -199,7 +199,14 @@ func TestLocked(t *testing.T) {
 			t.Errorf("%s: exit code %d, want 1 and a word about the lock", c, o.code)
 		}
 	}
-	if !maps.Equal(before, contents(t, dir)) {
+	after := contents(t, dir)
+	for name := range after { // the service prepares its next segment meanwhile
+		if _, ok := before[name]; !ok || strings.Contains(name, "/wal/00000002/") {
+			delete(before, name)
+			delete(after, name)
+		}
+	}
+	if !maps.Equal(before, after) {
 		t.Error("something was changed")
 	}
 	if err := s.close(); err != nil {
