@@ -112,20 +112,22 @@ func (g *group) dropSpans(index uint64) {
 }
 
 // push adds a span at the end, unless the last one goes on in the same place.
+// What a move has left there of an older one is gone.
 func (g *group) push(first uint64, seg *segment, s *stretch) {
 	if n := len(g.spans); n > 0 && g.spans[n-1].entries == s && g.spans[n-1].segment == seg {
 		return
 	}
+	g.cutSpans(first)
 	g.spans = append(g.spans, span{first, seg, s})
 }
 
 // move says that from ≤ index < to lie in a stretch, and no longer where they
-// lay before.
-func (g *group) move(seg *segment, s *stretch, from, to uint64) {
+// lay before. The last span ends before last, MaxUint64 if that is not known.
+func (g *group) move(seg *segment, s *stretch, from, to, last uint64) {
 	spans := make([]span, 0, len(g.spans)+2)
 	placed := false
 	for i, p := range g.spans {
-		end := uint64(math.MaxUint64)
+		end := last
 		if i+1 < len(g.spans) {
 			end = g.spans[i+1].first
 		}
@@ -211,7 +213,7 @@ func (x *index) apply(c *change, seg *segment, body uint32) error {
 		moved := seg.fold.groups[c.group].moved
 		s := moved[len(moved)-1]
 		if from, to := max(s.base, g.first), min(s.end(), g.last+1); from < to {
-			g.move(seg, s, from, to)
+			g.move(seg, s, from, to, g.last+1)
 		}
 	case kindTruncateFrom:
 		g.cutSpans(c.index)
@@ -271,7 +273,7 @@ func (r *rebuild) add(seg *segment, whole bool) error {
 			g.cutSpans(f.cut)
 		}
 		for _, s := range f.moved {
-			g.move(seg, s, s.base, s.end())
+			g.move(seg, s, s.base, s.end(), math.MaxUint64)
 		}
 		if f.tail.count > 0 {
 			g.push(f.tail.base, seg, &f.tail)
