@@ -176,12 +176,15 @@ func (w *WAL) remove() error {
 	return w.retire() // closes what was removed before it was closed
 }
 
-// takeReady returns the segment that was prepared, or nil.
+// takeReady returns the segment that was prepared, which is the tail from now
+// on, or nil.
 func (w *WAL) takeReady() *writer {
 	w.handover.Lock()
 	defer w.handover.Unlock()
 	t := w.ready
-	w.ready = nil
+	if w.ready = nil; t != nil {
+		w.tailOrdinal, w.tailUsed = t.ordinal, false
+	}
 	return t
 }
 

@@ -203,9 +203,15 @@ func (w *WAL) room(b *batch) (*writer, error) {
 	}
 	next := w.takeReady()
 	if next == nil && (t.end >= 4*limit || after > math.MaxUint32/2) {
-		// Nobody has prepared one, so it costs some syncs here.
+		// Nobody has prepared one, or is still about it, so it costs some syncs
+		// here.
+		w.preparing.Lock()
+		defer w.preparing.Unlock()
 		var err error
-		if next, err = w.prepare(t.ordinal+1, w.fillSize()); err != nil {
+		if next = w.takeReady(); next == nil {
+			next, err = w.prepare(t.ordinal+1, w.fillSize())
+		}
+		if err != nil {
 			if after <= math.MaxUint32 && errors.Is(err, messages.ErrDiskFull) {
 				return t, nil
 			}

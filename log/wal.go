@@ -12,9 +12,10 @@ import (
 
 // WAL is the Store on disk. Open makes it.
 //
-// Locks are taken in this order: maintaining, syncing, staging, state,
-// handover. Only the first two are held during I/O: syncing by Sync and Close,
-// maintaining by Maintain, Scrub and Close.
+// Locks are taken in this order: maintaining, syncing, preparing, staging,
+// state, handover. Only the first three are held during I/O: syncing by Sync
+// and Close, maintaining by Maintain, Scrub and Close, and preparing by who
+// makes the next segment, Maintain or else Sync.
 type WAL struct {
 	dir      string
 	options  Options
@@ -27,6 +28,8 @@ type WAL struct {
 	syncing sync.Mutex
 	tail    *writer
 	mark    *durable.Mark
+
+	preparing sync.Mutex
 
 	// maintaining guards what only Maintain uses.
 	maintaining sync.Mutex
