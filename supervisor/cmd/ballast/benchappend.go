@@ -21,6 +21,10 @@ type measuredLog struct {
 	dir   string
 	store raftlog.Store
 	actor *actors.Log
+	// wake and done are those of the goroutine that maintains the store beside
+	// the appends, as the actor does for those that it syncs itself.
+	wake chan struct{}
+	done chan error
 }
 
 // newLog makes an empty log.
@@ -36,10 +40,12 @@ func (b *bench) openLog(ctx context.Context, dir string) (*measuredLog, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &measuredLog{dir: dir, store: w}
+	l := &measuredLog{dir: dir, store: w, wake: make(chan struct{}, 1), done: make(chan error, 1)}
+	go l.maintain()
 	cfg := actors.LogConfig{Config: actors.Config{Name: "bench", ID: filepath.Base(dir)}, Open: func() (raftlog.Store, error) { return w, nil }}
 	if l.actor, err = actors.SpawnLog(b.engine, cfg); err != nil {
-		return nil, errors.Join(err, w.Close())
+		close(l.wake)
+		return nil, errors.Join(err, <-l.done, w.Close())
 	}
 	if err := l.actor.Opened(ctx); err != nil {
 		return nil, errors.Join(err, l.close())
@@ -49,9 +55,36 @@ func (b *bench) openLog(ctx context.Context, dir string) (*measuredLog, error) {
 
 // close closes the log, also when the user does not want to wait.
 func (l *measuredLog) close() error {
+	close(l.wake)
+	err := <-l.done
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	return l.actor.Stop(ctx)
+	return errors.Join(err, l.actor.Stop(ctx))
+}
+
+func (l *measuredLog) maintain() {
+	var err error
+	for range l.wake {
+		for err == nil && l.store.Due() {
+			var again bool
+			if again, err = l.store.Maintain(); err == nil && again {
+				_, err = l.store.Sync()
+			}
+		}
+	}
+	l.done <- err
+}
+
+// sync syncs, and has the store maintained if that is due.
+func (l *measuredLog) sync() error {
+	_, err := l.store.Sync()
+	if l.store.Due() {
+		select {
+		case l.wake <- struct{}{}:
+		default:
+		}
+	}
+	return err
 }
 
 // remove closes the log and gives the room back.
@@ -69,8 +102,7 @@ func (l *measuredLog) trim(entryBytes int) error {
 	if _, err := l.store.TruncateBefore(0, b.Last); err != nil {
 		return err
 	}
-	_, err := l.store.Sync()
-	return err
+	return l.sync()
 }
 
 // own makes an empty log when it is first used. The section removes it.
@@ -145,8 +177,7 @@ func (b *bench) storeRow(s *benchSection, name, title string, entries, size int)
 				if _, err := l.store.Append(0, es, nil); err != nil {
 					return err
 				}
-				_, err := l.store.Sync()
-				return err
+				return l.sync()
 			}, none)
 			f["entries_per_second"] = rate(n*entries, took)
 			return err

@@ -164,7 +164,7 @@ func (b *bench) readRow(s *benchSection, name, title string, ask, busy bool) *be
 		}
 		appends := func(ctx context.Context, during func() error) (float64, error) {
 			var w window
-			return w.run(ctx, b.options.slice(), 1, func() { go appendOn(&w, l.store) }, during)
+			return w.run(ctx, b.options.slice(), 1, func() { go appendOn(&w, l) }, during)
 		}
 		if ask {
 			if appender.members == nil {
@@ -197,14 +197,14 @@ func (f figures) reads(ctx context.Context, d time.Duration, h *hdrhistogram.His
 }
 
 // appendOn appends and syncs until the window ends.
-func appendOn(w *window, store raftlog.Store) {
+func appendOn(w *window, l *measuredLog) {
 	defer w.running.Done()
 	data, es := payload(clientBytes), make([]messages.Entry, 1)
 	for !w.ending() {
 		es[0] = messages.Entry{Term: 1, Data: data}
-		_, err := store.Append(appenderGroup, es, nil)
+		_, err := l.store.Append(appenderGroup, es, nil)
 		if err == nil {
-			_, err = store.Sync()
+			err = l.sync()
 		}
 		if err != nil {
 			w.fail(err)
