@@ -17,7 +17,10 @@ import (
 // An append into a growing file has the journal write its size and its blocks
 // too: filled with zeros before, it is 1.3 to 1.5 times as fast at 128 bytes. The
 // zeros go through the page cache, so that a small append need not read the
-// rest of its page first.
+// rest of its page first. But they double what is written, and when the disk is
+// busy with large batches that is worse than what they save: at 512 KiB without
+// a pause, 0.34 of the limit with zeros, 0.5 to 0.6 with blocks set aside, 0.5 in a
+// growing file.
 func (w *WAL) prepare(ordinal uint32, fill int64) (t *writer, err error) {
 	dir := segmentDir(w.dir, uint64(ordinal))
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -46,7 +49,9 @@ func (w *WAL) start(ordinal uint32, fill int64) (*writer, error) {
 	if t.log, err = os.OpenFile(t.logPath(), os.O_RDWR, 0); err != nil {
 		return nil, errors.Join(err, engine.Close())
 	}
-	if err := t.fill(fill, true); err != nil {
+	if w.meanBatch.Load() >= reserveFrom {
+		t.reserve(fill)
+	} else if err := t.fill(fill, true); err != nil {
 		return t, err
 	}
 	if err := w.disk.Sync(t.log); err != nil {
@@ -89,6 +94,10 @@ func (w *WAL) prepareNext() (did bool, err error) {
 	w.handover.Unlock()
 	return true, nil
 }
+
+// reserveFrom is the mean batch from which blocks are set aside instead of being
+// filled with zeros. At 64 KiB zeros are still better, 0.6 to 0.5.
+const reserveFrom = 256 << 10
 
 // fillSize is how far a new segment is filled with zeros: to its full size and
 // a batch that goes beyond it.

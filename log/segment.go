@@ -157,6 +157,15 @@ func (t *writer) fill(size int64, gently bool) error {
 	return nil
 }
 
+// reserve sets blocks aside ahead of the end of the engine's file, up to size;
+// they read as zeros. Where that cannot be done the file grows as it is
+// written.
+func (t *writer) reserve(size int64) {
+	if size > t.filled && unix.Fallocate(int(t.log.Fd()), 0, t.filled, size-t.filled) == nil {
+		t.filled = size
+	}
+}
+
 // flushRange has the kernel write a part of a file, and waits. It makes nothing
 // durable; where the file system cannot do it, the next sync has more to do.
 func flushRange(f *os.File, at, n int64) error {

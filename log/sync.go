@@ -149,9 +149,11 @@ func (w *WAL) commit(b *batch) error {
 	if err != nil {
 		return err
 	}
-	// Large batches let the file grow: zeros would double what is written.
-	if size := t.end + b.framed; size > t.filled && b.framed < fillStep/4 {
-		if err := t.fill(size+fillStep, false); err != nil {
+	w.meanBatch.Store((7*w.meanBatch.Load() + b.framed) / 8)
+	if size := t.end + b.framed; size > t.filled {
+		if w.meanBatch.Load() >= reserveFrom {
+			t.reserve(max(size, w.fillSize()))
+		} else if err := t.fill(size+fillStep, false); err != nil {
 			return durable.Wrap(err)
 		}
 	}

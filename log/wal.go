@@ -28,6 +28,8 @@ type WAL struct {
 	syncing sync.Mutex
 	tail    *writer
 	mark    *durable.Mark
+	// meanBatch is the size of the latest batches.
+	meanBatch atomic.Int64
 
 	preparing sync.Mutex
 
