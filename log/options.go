@@ -37,6 +37,12 @@ type Options struct {
 	// Larger: fewer opens (10 µs each) when reads range over many segments.
 	// Reads under way may exceed it.
 	MaxOpenFiles int
+	// Damage says what Open does about damage to what had been acknowledged.
+	// Default: RefuseDamage.
+	Damage DamagePolicy
+	// OnCut is called by Open, before it returns, if it has cut the log because
+	// of CutAtDamage. Nil: nothing is called.
+	OnCut func(messages.LogCut)
 	// VerifyAll has Open read and verify every record, at 0.5 to 2 GB/s from the
 	// page cache, instead of trusting the summaries of closed segments.
 	VerifyAll bool
@@ -76,6 +82,9 @@ func (o Options) Validate() error {
 	if o.MaxBatchBytes != 0 && (o.MaxBatchBytes < 64 || o.MaxBatchBytes > maxAppendLimit) {
 		bad("MaxBatchBytes", o.MaxBatchBytes, fmt.Sprintf("64 to %d", maxAppendLimit))
 	}
+	if o.Damage > CutAtDamage {
+		bad("Damage", o.Damage, "RefuseDamage or CutAtDamage")
+	}
 	if o.ReserveBytes < 0 {
 		bad("ReserveBytes", o.ReserveBytes, "0 or more")
 	}
@@ -103,6 +112,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxOpenFiles == 0 {
 		o.MaxOpenFiles = defaultMaxOpenFiles
+	}
+	if o.OnCut == nil {
+		o.OnCut = func(messages.LogCut) {}
 	}
 	if o.OnRepair == nil {
 		o.OnRepair = func(messages.TailRepaired) {}

@@ -62,7 +62,7 @@ func (w *WAL) recover() (err error) {
 		}
 	}
 	// 2. Read manifest, mark and directory; create what is not there yet.
-	s := &logScan{dir: w.dir, full: w.options.VerifyAll}
+	s := &logScan{dir: w.dir, full: w.options.VerifyAll, salvage: w.options.Damage == CutAtDamage}
 	err = s.load()
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = w.create(s); err == nil {
@@ -77,6 +77,10 @@ func (w *WAL) recover() (err error) {
 	// 3. Rebuild the index from summaries and records, judge the end.
 	if err := s.verify(nil); err != nil {
 		return err
+	}
+	var lost *messages.LogCut
+	if s.damage != nil {
+		lost = s.lost()
 	}
 	// From here on nothing is known to be damaged, and files are changed.
 	// 4. Remove what interrupted removals and replacements left.
@@ -122,6 +126,9 @@ func (w *WAL) recover() (err error) {
 	w.newest, w.next = s.last, s.last+1
 	w.readers = newReaders(w.options.MaxOpenFiles)
 	w.due.Store(true)
+	if lost != nil {
+		w.options.OnCut(*lost)
+	}
 	return nil
 }
 
@@ -211,6 +218,9 @@ func (w *WAL) sweep(s *logScan) error {
 		return durable.Wrap(err)
 	}
 	dirs := s.leftover
+	for i := len(s.dropped) - 1; i >= 0; i-- {
+		dirs = append(dirs, s.dropped[i].segment.dir)
+	}
 	n := len(s.found)
 	for _, f := range s.blank {
 		// The one that follows may become the tail.

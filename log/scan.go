@@ -95,6 +95,12 @@ type logScan struct {
 	acknowledged uint64
 	// full: read every record, whatever the summaries say.
 	full bool
+	// salvage: do not fail on damage, but end the log before it, if the state
+	// there is known. Then damage is what was found, and dropped are the
+	// segments behind it.
+	salvage bool
+	damage  *messages.CorruptError
+	dropped []*foundSegment
 
 	found    []*foundSegment // from the floor on, in order, those in use
 	blank    []*foundSegment // prepared ones behind them
@@ -174,6 +180,27 @@ func (s *logScan) verify(visit func(segment int, at uint64, offset int, c *chang
 	if err := s.sift(); err != nil {
 		return err
 	}
+	markSeen, err := s.collect(visit)
+	if err == nil {
+		err = s.judge(markSeen)
+	}
+	if err != nil && !s.saved(err) {
+		return err
+	}
+	end, offset := s.end()
+	if s.partial {
+		return s.corrupt(end, offset, fmt.Sprintf("the log ends before the checkpoint at record %d", s.manifest.checkpoint))
+	}
+	if err := s.finish(); err != nil {
+		return s.corrupt(end, offset, err.Error())
+	}
+	s.durable = s.last
+	return nil
+}
+
+// collect reads all segments, and reports whether it has seen the end that the
+// mark names.
+func (s *logScan) collect(visit func(segment int, at uint64, offset int, c *change, size int)) (markSeen bool, err error) {
 	first := s.found
 	if len(first) == 0 {
 		first = s.blank
@@ -182,14 +209,21 @@ func (s *logScan) verify(visit func(segment int, at uint64, offset int, c *chang
 		return s.corrupt(filepath.Join(segmentDir(s.dir, uint64(s.manifest.ordinal)+uint64(i)), logName), -1, "the segment is missing")
 	}
 	if len(first) == 0 || first[0].segment.ordinal != s.manifest.ordinal {
-		return missing(0)
+		return false, missing(0)
 	}
-	markSeen := !s.markOK || s.mark.Sequence < s.manifest.floor
+	markSeen = !s.markOK || s.mark.Sequence < s.manifest.floor
 	var data []byte
 	for i, f := range s.found {
+		// end makes a part of the segment the end of the log.
+		end := func(n int, err error) (bool, error) {
+			if s.saved(err) {
+				s.dropped, s.found = s.found[n:], s.found[:n]
+			}
+			return markSeen, err
+		}
 		seg := f.segment
 		if seg.ordinal != s.manifest.ordinal+uint32(i) || f.logSize < 0 {
-			return missing(i)
+			return end(i, missing(i))
 		}
 		before := s.last
 		seg.first = before + 1
@@ -198,7 +232,7 @@ func (s *logScan) verify(visit func(segment int, at uint64, offset int, c *chang
 			sum, err = readSummary(seg.summaryPath(), s.manifest.identity, seg.ordinal)
 		}
 		if err != nil && !errors.Is(err, errStale) {
-			return err
+			return markSeen, err
 		}
 		if err == nil && sum.first == seg.first && sum.size == f.logSize {
 			seg.fold, seg.summary = sum.fold, sum
@@ -206,40 +240,60 @@ func (s *logScan) verify(visit func(segment int, at uint64, offset int, c *chang
 			s.last += sum.records
 			markSeen = markSeen || s.mark.File == uint64(seg.ordinal) && s.mark.Sequence <= s.last
 			s.flaggedSegment, s.flaggedOffset = i+1, 0
+			err = nil
 		} else {
 			if data, err = readFile(data, seg.logPath(), f.logSize); err != nil {
-				return err
+				return end(i, err)
 			}
-			if err := s.scan(i, data, &markSeen, visit); err != nil {
-				return err
-			}
+			err = s.scan(i, data, &markSeen, visit)
+		}
+		if err != nil && !s.saved(err) {
+			return markSeen, err
 		}
 		at := s.manifest.checkpoint
 		if err := s.add(seg, at > before && at <= s.last); err != nil {
-			return s.corrupt(seg.logPath(), 0, err.Error())
+			return markSeen, s.corrupt(seg.logPath(), 0, err.Error())
+		}
+		if err != nil {
+			return end(i+1, err)
 		}
 	}
-	end := filepath.Join(segmentDir(s.dir, uint64(s.manifest.ordinal)), logName)
-	offset := int64(0)
-	if n := len(s.found); n > 0 {
-		end, offset = s.found[n-1].segment.logPath(), s.found[n-1].size
-	}
+	return markSeen, nil
+}
+
+// judge compares the end with what had been acknowledged.
+func (s *logScan) judge(markSeen bool) error {
+	end, offset := s.end()
+	next := uint64(s.manifest.ordinal) + uint64(len(s.found))
 	switch {
-	case s.mark.File > uint64(s.manifest.ordinal)+uint64(len(s.found)) ||
-		s.mark.File == uint64(s.manifest.ordinal)+uint64(len(s.found)) && s.mark.Sequence > s.last:
+	case s.mark.File > next || s.mark.File == next && s.mark.Sequence > s.last:
 		return s.corrupt(filepath.Join(segmentDir(s.dir, s.mark.File), logName), -1, "the segment is missing")
 	case s.last < s.acknowledged:
 		return s.corrupt(end, offset, fmt.Sprintf("the log ends at record %d, and %d had been acknowledged", s.last, s.acknowledged))
-	case !markSeen && s.mark != durable.Position{Sequence: s.last, File: uint64(s.manifest.ordinal) + uint64(len(s.found))}:
+	case !markSeen && s.mark != durable.Position{Sequence: s.last, File: next}:
 		return s.corrupt(filepath.Join(s.dir, markName), 32, fmt.Sprintf("record %d does not end where the mark says", s.mark.Sequence))
-	case s.partial:
-		return s.corrupt(end, offset, fmt.Sprintf("the log ends before the checkpoint at record %d", s.manifest.checkpoint))
 	}
-	if err := s.finish(); err != nil {
-		return s.corrupt(end, offset, err.Error())
-	}
-	s.durable = s.last
 	return nil
+}
+
+// end is where the last good record ends.
+func (s *logScan) end() (path string, offset int64) {
+	if n := len(s.found); n > 0 {
+		return s.found[n-1].segment.logPath(), s.found[n-1].size
+	}
+	return filepath.Join(segmentDir(s.dir, uint64(s.manifest.ordinal)), logName), 0
+}
+
+// saved reports whether an error is damage that the log may be cut at.
+func (s *logScan) saved(err error) bool {
+	var damage *messages.CorruptError
+	if !s.salvage || !errors.As(err, &damage) {
+		return false
+	}
+	if s.damage == nil {
+		s.damage = damage
+	}
+	return true
 }
 
 // scan reads the records of a segment.

@@ -53,6 +53,33 @@ func (e TailRepaired) Log() (slog.Level, string, []any) {
 		"bytes", e.Bytes, "reason", e.Reason}
 }
 
+// LogCut: acknowledged records of the log were damaged, and the log was ended
+// before them, as its policy says. What is listed is lost on this node.
+type LogCut struct {
+	// Path and Offset say where the log ends now; Err is the damage.
+	Path   string
+	Offset int64
+	Err    *CorruptError
+	// Records, Bytes and Segments are how much went with it: at least so many
+	// records, the bytes of the damaged segment's rest and of the segments
+	// behind it.
+	Records  uint64
+	Bytes    int64
+	Segments int
+	// Lost are the entries that are known to have been there. Hard states and
+	// stable values may be older now as well.
+	Lost []LostEntries
+}
+
+// LostEntries are entries of one group, first to last.
+type LostEntries struct{ Group, First, Last uint64 }
+
+// Log implements hollywood's EventLogger.
+func (e LogCut) Log() (slog.Level, string, []any) {
+	return slog.LevelError, "ballast: log cut at damage", []any{"path", e.Path, "offset", e.Offset, "records", e.Records,
+		"bytes", e.Bytes, "segments", e.Segments, "lost", e.Lost, "err", e.Err}
+}
+
 // DamageFound: bytes that had been durable are gone or changed.
 type DamageFound struct {
 	Actor string

@@ -107,6 +107,13 @@ func (s *Storage) spawn(ctx context.Context, engine *actor.Engine, cfg Config) (
 	s.parts.log, err = actors.SpawnLog(engine, actors.LogConfig{Config: logCfg, Scrub: cfg.Scrub, Open: func() (raftlog.Store, error) {
 		o := cfg.Log
 		o.OnRepair = repaired(engine, o.OnRepair)
+		onCut := o.OnCut
+		o.OnCut = func(c messages.LogCut) {
+			engine.BroadcastEvent(c)
+			if onCut != nil {
+				onCut(c)
+			}
+		}
 		return store[raftlog.Store](raftlog.Open(filepath.Join(cfg.Dir, logDir), o))
 	}})
 	if err != nil {
