@@ -6,7 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"strings"
+	"strconv"
 	"unsafe"
 
 	"github.com/ballast-raft/ballast/messages"
@@ -32,16 +32,8 @@ type engine struct {
 // openEngine opens the engine in a segment. It reads the file that is there, so
 // there must be no zeros at its end.
 func openEngine(dir string) (*engine, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
+	if err := foreign(dir); err != nil {
 		return nil, err
-	}
-	for _, e := range entries {
-		// The engine would delete segments on seeing one of these, and this
-		// package never truncates by it.
-		if name := e.Name(); strings.HasSuffix(name, ".START") || strings.HasSuffix(name, ".END") {
-			return nil, &messages.CorruptError{Path: filepath.Join(dir, name), Offset: 0, Reason: "a truncation that this log never does"}
-		}
 	}
 	l, err := wal.Open(dir, &wal.Options{
 		NoSync:           true,
@@ -60,6 +52,29 @@ func openEngine(dir string) (*engine, error) {
 		e.data = nil
 	}
 	return e, nil
+}
+
+// foreign reports an error if there is a file in a segment that the engine
+// would take for its own, and this package has not made: it would write there,
+// or delete segments, if it is one of a truncation.
+func foreign(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := e.Name()
+		if len(name) < len(logName) || name == logName {
+			continue
+		}
+		switch name[len(logName):] {
+		case "", ".START", ".END":
+			if n, err := strconv.ParseUint(name[:len(logName)], 10, 64); err == nil && n > 0 {
+				return &messages.CorruptError{Path: filepath.Join(dir, name), Offset: 0, Reason: "a file that this log has never made"}
+			}
+		}
+	}
+	return nil
 }
 
 // engineFields finds the tail segment's copy of its file, and the positions of

@@ -53,6 +53,9 @@ func (w *WAL) maintain() (sync bool, err error) {
 	if err := w.remove(); err != nil {
 		return false, err
 	}
+	if err := w.mend(); err != nil {
+		return false, err
+	}
 	staged, err := w.relocate()
 	if err != nil {
 		return false, err
@@ -101,6 +104,28 @@ func (w *WAL) retire() error {
 	}
 	// The mark on disk now says that all of them were acknowledged.
 	return w.mark.Sync()
+}
+
+// mend writes the summaries again that a read has found damaged.
+func (w *WAL) mend() error {
+	w.handover.Lock()
+	stale := w.stale
+	w.stale = nil
+	w.handover.Unlock()
+	for _, s := range stale {
+		if s.removed.Load() {
+			continue
+		}
+		f, got, err := s.refold(w.seed)
+		if err != nil || got.reason != "" {
+			continue // for who reads it, and for Scrub, to tell
+		}
+		sum := &summary{identity: w.identity, ordinal: s.ordinal, first: s.first, records: s.summary.records, size: s.summary.size, fold: f}
+		if err := sum.write(s.summaryPath()); err != nil && !errors.Is(err, messages.ErrDiskFull) {
+			return err
+		}
+	}
+	return nil
 }
 
 // wantCheckpoint reports whether there are segments at the front without a

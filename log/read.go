@@ -263,6 +263,10 @@ func (w *WAL) load(s *segment) error {
 			}
 			return errors.Join(err, again)
 		}
+		w.handover.Lock()
+		w.stale = append(w.stale, s)
+		w.handover.Unlock()
+		w.due.Store(true)
 	}
 	w.state.Lock()
 	defer w.state.Unlock()

@@ -164,11 +164,12 @@ func (w *WAL) openTail(s *logScan) (*writer, error) {
 		return t, nil
 	}
 	ordinal := s.manifest.ordinal + uint32(n)
-	if len(s.blank) == 0 || s.blank[0].segment.ordinal != ordinal {
+	blank := s.usable()
+	if blank == nil {
 		return w.prepare(ordinal, 0)
 	}
 	// The engine takes each zero for a record.
-	err := os.Truncate(s.blank[0].segment.logPath(), 0)
+	err := os.Truncate(blank.segment.logPath(), 0)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -221,10 +222,8 @@ func (w *WAL) sweep(s *logScan) error {
 	for i := len(s.dropped) - 1; i >= 0; i-- {
 		dirs = append(dirs, s.dropped[i].segment.dir)
 	}
-	n := len(s.found)
 	for _, f := range s.blank {
-		// The one that follows may become the tail.
-		if f.segment.ordinal != s.manifest.ordinal+uint32(n) || n > 0 && s.found[n-1].summary == nil {
+		if f != s.usable() {
 			dirs = append(dirs, f.segment.dir)
 		}
 	}

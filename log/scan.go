@@ -171,6 +171,16 @@ func (s *logScan) sift() error {
 	return nil
 }
 
+// usable returns the blank segment that the log goes on in, or nil: there is
+// none, or it goes on in the last one in use.
+func (s *logScan) usable() *foundSegment {
+	n := len(s.found)
+	if len(s.blank) == 0 || n > 0 && s.found[n-1].summary == nil || s.blank[0].segment.ordinal != s.manifest.ordinal+uint32(n) {
+		return nil
+	}
+	return s.blank[0]
+}
+
 // verify makes an index of all segments, in order: from the summary of a
 // closed one, from its records if there is no good one or if full is set. It
 // decides about the end. visit, if not nil, sees each good record that is read.
@@ -227,14 +237,19 @@ func (s *logScan) collect(visit func(segment int, at uint64, offset int, c *chan
 		}
 		before := s.last
 		seg.first = before + 1
-		sum, err := (*summary)(nil), errStale
-		if !s.full {
-			sum, err = readSummary(seg.summaryPath(), s.manifest.identity, seg.ordinal)
-		}
+		sum, err := readSummary(seg.summaryPath(), s.manifest.identity, seg.ordinal)
 		if err != nil && !errors.Is(err, errStale) {
 			return markSeen, err
 		}
-		if err == nil && sum.first == seg.first && sum.size == f.logSize {
+		if err == nil {
+			if i > 0 && sum.first > seg.first {
+				before := s.found[i-1]
+				return end(i, s.corrupt(before.segment.logPath(), before.size, fmt.Sprintf("the log goes on at record %d in the next segment, and ends at %d in this", sum.first, s.last)))
+			}
+			// A summary is written when all of its segment is durable.
+			s.acknowledged = max(s.acknowledged, sum.first+sum.records-1)
+		}
+		if err == nil && !s.full && sum.first == seg.first && sum.size == f.logSize {
 			seg.fold, seg.summary = sum.fold, sum
 			seg.size, f.records = sum.size, sum.records
 			s.last += sum.records
@@ -246,6 +261,9 @@ func (s *logScan) collect(visit func(segment int, at uint64, offset int, c *chan
 				return end(i, err)
 			}
 			err = s.scan(i, data, &markSeen, visit)
+			if err == nil && sum != nil && s.last+1 < sum.first+sum.records {
+				err = s.corrupt(seg.logPath(), seg.size, fmt.Sprintf("it ends at record %d, and its summary at %d", s.last, sum.first+sum.records-1))
+			}
 		}
 		if err != nil && !s.saved(err) {
 			return markSeen, err
@@ -257,6 +275,9 @@ func (s *logScan) collect(visit func(segment int, at uint64, offset int, c *chan
 		if err != nil {
 			return end(i+1, err)
 		}
+	}
+	if n := len(s.found); n > 0 && s.found[n-1].summary == nil {
+		return markSeen, foreign(s.found[n-1].segment.dir)
 	}
 	return markSeen, nil
 }

@@ -70,6 +70,7 @@ type WAL struct {
 	handover    sync.Mutex
 	ready       *writer        // the next segment
 	left        []*leftSegment // segments that are complete
+	stale       []*segment     // segments whose summary was found damaged
 	tailOrdinal uint32
 	tailUsed    bool // there is a record in the tail
 
