@@ -27,6 +27,9 @@ import (
 //   - the front: N goroutines that wait for their answers, behind one that
 //     writes what is queued once the queue has stopped growing.
 //
+// And with a floor: the client actors before that same front, which is a bare
+// process of hollywood's and answers with nothing but a Send.
+//
 // Each benchmark takes the medians of benchRounds rounds.
 const (
 	benchRounds = 7
@@ -92,13 +95,26 @@ func raw(tb testing.TB, z *zeroFile, n int) float64 {
 // front is the group commit that an actor competes with.
 type front struct {
 	mu    sync.Mutex
-	queue []*frontRequest
+	queue []frontRequest
 	wake  chan struct{}
+	// answer replies to a client that is an actor.
+	answer func(*actor.PID)
+}
+
+func (f *front) add(r frontRequest) {
+	f.mu.Lock()
+	f.queue = append(f.queue, r)
+	f.mu.Unlock()
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
 }
 
 type frontRequest struct {
 	data []byte
-	done chan struct{}
+	done chan struct{} // nil: answer sends the reply
+	pid  *actor.PID
 }
 
 func (f *front) len() int {
@@ -108,7 +124,7 @@ func (f *front) len() int {
 }
 
 func (f *front) run(tb testing.TB, z *zeroFile) {
-	var batch []*frontRequest
+	var batch []frontRequest
 	var block []byte
 	for range f.wake {
 		for seen := 0; ; runtime.Gosched() {
@@ -129,7 +145,11 @@ func (f *front) run(tb testing.TB, z *zeroFile) {
 			tb.Error(err)
 		}
 		for _, r := range batch {
-			r.done <- struct{}{}
+			if r.done != nil {
+				r.done <- struct{}{}
+			} else {
+				f.answer(r.pid)
+			}
 		}
 	}
 }
@@ -148,16 +168,10 @@ func behindFront(tb testing.TB, z *zeroFile, n int) float64 {
 	began := time.Now()
 	for range n {
 		clients.Go(func() {
-			r := &frontRequest{make([]byte, benchSize), make(chan struct{}, 1)}
+			r := frontRequest{data: make([]byte, benchSize), done: make(chan struct{}, 1)}
 			count := int64(0)
 			for ; time.Since(began) < benchRound; count++ {
-				f.mu.Lock()
-				f.queue = append(f.queue, r)
-				f.mu.Unlock()
-				select {
-				case f.wake <- struct{}{}:
-				default:
-				}
+				f.add(r)
 				<-r.done
 			}
 			total.Add(count)
@@ -168,6 +182,39 @@ func behindFront(tb testing.TB, z *zeroFile, n int) float64 {
 	close(f.wake)
 	<-ended
 	return rate
+}
+
+// process is the front as a process of hollywood's.
+type process struct {
+	*front
+	pid *actor.PID
+}
+
+func (p process) PID() *actor.PID         { return p.pid }
+func (p process) Start()                  {}
+func (p process) Invoke([]actor.Envelope) {}
+func (p process) Shutdown()               {}
+func (p process) Send(_ *actor.PID, msg any, sender *actor.PID) {
+	p.add(frontRequest{data: msg.(messages.Append).Entries[0].Data, pid: sender})
+}
+
+// behindProcess returns how many appends a second n client actors get done
+// before the front.
+func behindProcess(b *testing.B, engine *actor.Engine, z *zeroFile, n int) float64 {
+	p := process{&front{wake: make(chan struct{}, 1)}, actor.NewPID(engine.Address(), fmt.Sprintf("front/%d", crowds.Add(1)))}
+	var reply any = messages.Appended{}
+	p.answer = func(to *actor.PID) { engine.SendWithSender(to, reply, p.pid) }
+	engine.SpawnProc(p)
+	defer engine.Registry.Remove(p.pid)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		p.run(b, z)
+	}()
+	o := crowd(engine, p.pid, load{clients: n, depth: 1})
+	close(p.wake)
+	<-ended
+	return o.rate
 }
 
 // rawStore is a log store that is nothing but write and fdatasync: what the
@@ -316,13 +363,23 @@ type outcome struct {
 	rate          float64 // appends a second
 	allocs, bytes float64 // per append, the clients' own included
 	batch         float64
-	sync          float64 // microseconds
+	sync          float64 // mean, microseconds
 }
 
 var crowds atomic.Int64
 
-// behindActor has a load of client actors append for a round.
-func behindActor(engine *actor.Engine, l *actors.Log, with load) (o outcome) {
+// behindActor has a load of client actors append to a log actor for a round.
+func behindActor(engine *actor.Engine, l *actors.Log, with load) outcome {
+	first := l.Statistics()
+	o := crowd(engine, l.PID(), with)
+	last := l.Statistics()
+	o.batch = float64(last.Appends-first.Appends) / float64(last.Syncs-first.Syncs)
+	o.sync = float64((last.SyncTime - first.SyncTime).Microseconds()) / float64(last.Syncs-first.Syncs)
+	return o
+}
+
+// crowd has a load of client actors append for a round.
+func crowd(engine *actor.Engine, log *actor.PID, with load) (o outcome) {
 	var (
 		stop          atomic.Bool
 		total         atomic.Int64
@@ -331,12 +388,11 @@ func behindActor(engine *actor.Engine, l *actors.Log, with load) (o outcome) {
 		pids          []*actor.PID
 	)
 	done.Add(with.clients)
-	first := l.Statistics()
 	runtime.ReadMemStats(&before)
 	began := time.Now()
 	kind := fmt.Sprintf("client%d", crowds.Add(1))
 	for i := range with.clients {
-		a := &appender{log: l.PID(), depth: with.depth, data: make([]byte, benchSize), stop: &stop, total: &total, done: &done}
+		a := &appender{log: log, depth: with.depth, data: make([]byte, benchSize), stop: &stop, total: &total, done: &done}
 		if with.groups > 0 {
 			a.group = with.first + uint64(i%with.groups)
 		}
@@ -350,9 +406,6 @@ func behindActor(engine *actor.Engine, l *actors.Log, with load) (o outcome) {
 	runtime.ReadMemStats(&after)
 	o.allocs = float64(after.Mallocs-before.Mallocs) / n
 	o.bytes = float64(after.TotalAlloc-before.TotalAlloc) / n
-	last := l.Statistics()
-	o.batch = float64(last.Appends-first.Appends) / float64(last.Syncs-first.Syncs)
-	o.sync = float64((last.SyncTime - first.SyncTime).Microseconds()) / float64(last.Syncs-first.Syncs)
 	for _, pid := range pids {
 		<-engine.Poison(pid).Done()
 	}
@@ -423,19 +476,21 @@ func BenchmarkLogAppend(b *testing.B) {
 				with := load{clients: clients, depth: 1}
 				behindActor(engine, l, with) // warm
 				var os []outcome
-				var ofLimit, ofRaw []float64
+				var ofLimit, ofRaw, floors []float64
 				for b.Loop() {
 					for range benchRounds {
 						f := behindFront(b, z, clients)
 						o := behindActor(engine, l, with)
 						r := raw(b, z, clients)
 						f = (f + behindFront(b, z, clients)) / 2
+						floors = append(floors, behindProcess(b, engine, z, clients)/f)
 						os, ofLimit, ofRaw = append(os, o), append(ofLimit, o.rate/f), append(ofRaw, o.rate/r)
 					}
 				}
 				report(b, os)
 				b.ReportMetric(median(ofLimit), "of-limit")
 				b.ReportMetric(median(ofRaw), "of-raw")
+				b.ReportMetric(median(floors), "floor-of-limit")
 				if err := l.Stop(b.Context()); err != nil {
 					b.Fatal(err)
 				}
@@ -449,6 +504,7 @@ func report(b *testing.B, os []outcome) {
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(medianOf(os, func(o outcome) float64 { return o.rate }), "appends/s")
 	b.ReportMetric(medianOf(os, func(o outcome) float64 { return o.batch }), "batch")
+	b.ReportMetric(medianOf(os, func(o outcome) float64 { return o.sync }), "sync-us")
 	b.ReportMetric(medianOf(os, func(o outcome) float64 { return o.allocs }), "allocs/op")
 	b.ReportMetric(medianOf(os, func(o outcome) float64 { return o.bytes }), "B/op")
 }

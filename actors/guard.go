@@ -13,6 +13,10 @@ import (
 // Receive implements hollywood's Receiver. No panic gets past it.
 func (h *Host) Receive(c *actor.Context) {
 	h.guard(func() {
+		if _, ok := c.Message().(actor.Stopped); ok {
+			h.poisoned() // last of all: its successor may be running already
+			return
+		}
 		h.handle(c.Message())
 		if s, ok := h.behavior.(Settler); ok && h.opened {
 			s.Settle()
@@ -81,8 +85,6 @@ func (h *Host) handle(msg any) {
 	case actor.Initialized:
 	case actor.Started:
 		h.started()
-	case actor.Stopped:
-		h.poisoned()
 	default:
 		if h.behavior != nil && h.opened {
 			h.behavior.Message(m)
