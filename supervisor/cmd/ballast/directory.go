@@ -129,11 +129,8 @@ func readDirectory(ctx context.Context, dir string, whole bool, step func(string
 // readLogDirectory reads only the log: that of a service's directory, or one that
 // has a directory to itself. The caller closes what is returned.
 func readLogDirectory(ctx context.Context, dir string, step func(string)) (_ *directory, err error) {
-	path := filepath.Join(dir, logDir)
-	switch err := existing(dir); {
-	case errors.Is(err, errNoData):
-		path = dir
-	case err != nil:
+	path, err := logPath(dir)
+	if err != nil {
 		return nil, err
 	}
 	d, err := openDirectory(dir)
@@ -148,6 +145,17 @@ func readLogDirectory(ctx context.Context, dir string, step func(string)) (_ *di
 		return nil, errors.Join(err, d.close())
 	}
 	return d, nil
+}
+
+// logPath finds the log: dir is a service's directory, or the log's own.
+func logPath(dir string) (string, error) {
+	switch err := existing(dir); {
+	case errors.Is(err, errNoData):
+		return dir, nil
+	case err != nil:
+		return "", err
+	}
+	return filepath.Join(dir, logDir), nil
 }
 
 // recordsAStep is how many records are read between two lines of progress: some

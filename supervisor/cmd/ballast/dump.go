@@ -75,7 +75,7 @@ func newDumper(d *directory, out io.Writer, o dumpOptions) *dumper {
 	name, size, group, index, term := len("file"), int64(0), uint64(0), 0, uint64(0)
 	for i, s := range d.log.Segments {
 		p.order[s.Path] = i
-		name, size = max(name, len(filepath.Base(s.Path))), max(size, s.Size)
+		name, size = max(name, len(filepath.Base(filepath.Dir(s.Path)))), max(size, s.Size)
 	}
 	for _, g := range d.log.Groups {
 		group, term = max(group, g.Group), max(term, g.Bounds.LastTerm)
@@ -123,7 +123,7 @@ func (p *dumper) record(r raftlog.RecordReport) {
 	case p.options.json:
 		p.err = json.NewEncoder(p.out).Encode(recordJSON(r))
 	default:
-		p.line(r.WALIndex, filepath.Base(r.Path), r.Offset, r.Size, r.Kind, groupText(r), indexText(r), r.Term, detailText(r))
+		p.line(r.WALIndex, filepath.Base(filepath.Dir(r.Path)), r.Offset, r.Size, r.Kind, groupText(r), indexText(r), r.Term, detailText(r))
 	}
 }
 

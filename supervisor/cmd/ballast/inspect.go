@@ -91,7 +91,7 @@ func (d *directory) print(a *app) error {
 func (d *directory) printSegments(a *app) {
 	t := newTable(a.out, "log segment", "records", "entries", "payload", "file", "kinds")
 	for _, s := range d.log.Segments {
-		t.row(filepath.Base(s.Path), fmt.Sprintf("%d to %d", s.First, s.Last), countText(s.Entries), bytesText(s.PayloadBytes), bytesText(s.Size), kindsText(s.Kinds))
+		t.row(filepath.Base(filepath.Dir(s.Path)), fmt.Sprintf("%d to %d", s.First, s.Last), countText(s.Entries), bytesText(s.PayloadBytes), bytesText(s.Size), kindsText(s.Kinds))
 	}
 	t.render()
 }

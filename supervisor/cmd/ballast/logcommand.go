@@ -3,11 +3,15 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"path/filepath"
 	"time"
 
+	raftlog "github.com/ballast-raft/ballast/log"
+	"github.com/ballast-raft/ballast/messages"
 	"github.com/urfave/cli/v3"
 )
 
@@ -15,15 +19,16 @@ import (
 func (a *app) logCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "log",
-		Usage:     "look at the log alone: list its records, verify it",
+		Usage:     "look at the log alone: list its records, verify it, repair it",
 		UsageText: "ballast log COMMAND [FLAGS] DIR",
 		Description: `DIR is the data directory of a service, or the directory that a log has to
-itself. Nothing is changed, and a log that is open is refused.`,
+itself. Only repair changes anything. A log that is open is refused.`,
 		Metadata: examples(
 			"ballast log dump ./data | less", "every record in order",
 			"ballast log verify ./data", "is all of it good?",
+			"ballast log repair -dry-run ./data", "what would be lost",
 		),
-		Commands: []*cli.Command{a.logDumpCommand(), a.logVerifyCommand()},
+		Commands: []*cli.Command{a.logDumpCommand(), a.logVerifyCommand(), a.logRepairCommand()},
 		Action:   noCommand,
 	}
 }
@@ -120,6 +125,111 @@ log: ok, dir, groups, log, leftovers, notes, problems.`,
 			return d.verdict("log verify", err)
 		},
 	}
+}
+
+func (a *app) logRepairCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "repair",
+		Usage:     "end a damaged log before its first damaged record",
+		UsageText: "ballast log repair [FLAGS] DIR",
+		Description: `Every record is read. If one is damaged, or missing, the log is ended before it, and
+that record and everything behind it is removed: entries, votes and commit indexes
+that had been acknowledged are lost on this node, which must not vote or lead
+before it has caught up as a new one would. Restore a copy instead, or replace the
+node, where you can. What is lost is printed; -dry-run only prints it.
+
+A write that a crash cut short is no damage; it is removed at the next start by
+itself. Damage to what stands for the records that were compacted cannot be cut
+off, and is an error.
+
+-json prints one object: {"damaged","repaired"} and, if it is damaged, "path",
+"offset" (where the log ends then), "reason", "records" (at least so many are
+lost), "bytes", "segments" and "lost":[{"group","first","last"}].`,
+		Metadata: examples(
+			"ballast log repair -dry-run ./data", "what would be lost",
+			"ballast log repair ./data", "cut it off",
+		),
+		Flags: []cli.Flag{dirFlag(), jsonFlag("print the outcome as JSON"), &cli.BoolFlag{Name: "dry-run", Usage: "change nothing"}},
+		Action: func(ctx context.Context, c *cli.Command) error {
+			dir, _, err := arguments(c, 0, 0)
+			if err != nil {
+				return err
+			}
+			path, err := logPath(dir)
+			if err != nil {
+				return err
+			}
+			d, err := openDirectory(dir)
+			if err != nil {
+				return err
+			}
+			dry := c.Bool("dry-run")
+			a.console.progress("reading " + path)
+			// Whoever has the service's lock has its log as well.
+			cut, err := raftlog.Repair(path, dry, raftlog.Options{NoLock: path == dir && d.lock != nil})
+			a.console.clear()
+			if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, messages.ErrCorrupt) {
+				err = fmt.Errorf("%s: there is no Ballast log in this directory", dir)
+			}
+			if err == nil {
+				err = a.printRepair(c.Bool("json"), dry, cut)
+			}
+			return errors.Join(err, d.close())
+		},
+	}
+}
+
+type repairOutput struct {
+	Damaged  bool       `json:"damaged"`
+	Repaired bool       `json:"repaired"`
+	Path     string     `json:"path,omitempty"`
+	Offset   int64      `json:"offset,omitempty"`
+	Reason   string     `json:"reason,omitempty"`
+	Records  uint64     `json:"records,omitempty"`
+	Bytes    int64      `json:"bytes,omitempty"`
+	Segments int        `json:"segments,omitempty"`
+	Lost     []lostText `json:"lost,omitempty"`
+}
+
+type lostText struct {
+	Group uint64 `json:"group"`
+	First uint64 `json:"first"`
+	Last  uint64 `json:"last"`
+}
+
+func (a *app) printRepair(asJSON, dry bool, cut *messages.LogCut) error {
+	o := repairOutput{}
+	if cut != nil {
+		o = repairOutput{Damaged: true, Repaired: !dry, Path: cut.Path, Offset: cut.Offset, Reason: cut.Err.Error(),
+			Records: cut.Records, Bytes: cut.Bytes, Segments: cut.Segments}
+		for _, l := range cut.Lost {
+			o.Lost = append(o.Lost, lostText(l))
+		}
+	}
+	if asJSON {
+		return json.NewEncoder(a.out).Encode(o)
+	}
+	if cut == nil {
+		_, err := fmt.Fprintln(a.out, "every byte is good: there is nothing to repair")
+		return err
+	}
+	verb := "was ended"
+	if dry {
+		verb = "would be ended"
+	}
+	if _, err := fmt.Fprintf(a.out, "damage: %v\nthe log %s at offset %d of %s\nlost: at least %s, %s, and %s\n", cut.Err, verb, cut.Offset, cut.Path,
+		plural(cut.Records, "record"), bytesText(cut.Bytes), plural(cut.Segments, "whole segment")); err != nil {
+		return err
+	}
+	if len(cut.Lost) == 0 {
+		return nil
+	}
+	t := newTable(a.out, "group", "lost entries")
+	for _, l := range cut.Lost {
+		t.row(l.Group, fmt.Sprintf("%d to %d", l.First, l.Last))
+	}
+	t.render()
+	return nil
 }
 
 // readLog reads and verifies the log in dir, and shows where it is.
