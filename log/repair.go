@@ -85,26 +85,23 @@ func (s *logScan) survey(data []byte, at uint64, see func(c *change)) uint64 {
 // none, Open repairs that by itself. The log must not be open; Repair takes
 // its lock unless the options say NoLock.
 func Repair(dir string, dryRun bool, options Options) (*messages.LogCut, error) {
-	if dryRun {
-		s := &logScan{dir: filepath.Clean(dir), full: true, salvage: true}
-		err := s.load()
-		if err == nil {
-			err = s.verify(nil)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("log: repair %s: %w", dir, err)
-		}
-		if s.damage == nil {
-			return nil, nil
-		}
-		return s.lost(), nil
-	}
-	// Without a manifest Open would begin a new log.
-	if _, err := readManifest(filepath.Clean(dir)); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
+	s := &logScan{dir: filepath.Clean(dir), full: true, salvage: true}
+	err := s.load()
+	if errors.Is(err, fs.ErrNotExist) {
+		if fresh, e := unborn(s.dir, s.found); e == nil && !fresh {
 			err = &messages.CorruptError{Path: filepath.Join(dir, manifestName), Offset: -1, Reason: "the file is missing", Err: err}
 		}
+	}
+	if err == nil {
+		err = s.verify(nil)
+	}
+	switch {
+	case err != nil:
 		return nil, fmt.Errorf("log: repair %s: %w", dir, err)
+	case s.damage == nil:
+		return nil, nil
+	case dryRun:
+		return s.lost(), nil
 	}
 	var cut *messages.LogCut
 	options.VerifyAll, options.Damage = true, CutAtDamage
