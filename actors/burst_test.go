@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/anthdm/hollywood/actor"
 	"github.com/ballast-raft/ballast/actors"
@@ -146,6 +147,68 @@ func TestAppendsDeferredByASync(t *testing.T) {
 		}
 	}
 	close(s.release)
+	if err := l.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// eventLog hands on the events of an engine that a test waits for.
+type eventLog struct{ events chan any }
+
+func (e eventLog) Receive(c *actor.Context) {
+	switch m := c.Message().(type) {
+	case messages.Stalled, messages.StallEnded:
+		e.events <- m
+	}
+}
+
+// A sync that does not return is reported, reads go on, and so does everything
+// when it returns after all.
+func TestStalledSync(t *testing.T) {
+	engine, err := actor.NewEngine(actor.NewEngineConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := make(chan any, 1000)
+	engine.Subscribe(engine.Spawn(func() actor.Receiver { return eventLog{events} }, "events", actor.WithID("1")))
+	asker := actors.NewAsker(engine)
+	defer asker.Close()
+	s := &hangingStore{newRawStore(newZeroFile(t)), make(chan struct{}, 1), make(chan struct{})}
+	l, err := actors.SpawnLog(engine, actors.LogConfig{
+		Config:     actors.Config{Name: "stalled", ID: "log"},
+		StallAfter: time.Millisecond,
+		Open:       func() (raftlog.Store, error) { return s, nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	outcome := make(chan error, 1)
+	go func() {
+		_, err := actors.Ask[messages.Appended](t.Context(), asker, l.PID(),
+			messages.Append{Entries: []messages.Entry{{Term: 1, Data: make([]byte, benchSize)}}})
+		outcome <- err
+	}()
+	<-s.syncing
+	e, ok := (<-events).(messages.Stalled)
+	if !ok || e.Actor != l.PID().ID || e.Call != "sync" || e.For < time.Millisecond {
+		t.Errorf("%+v", e)
+	}
+	if st := l.Statistics(); !st.Stalled || st.Stalls != 1 {
+		t.Errorf("%+v", st)
+	}
+	if _, err := actors.Ask[messages.EntryRead](t.Context(), asker, l.PID(), messages.ReadEntry{Index: 1}); !errors.Is(err, messages.ErrNotFound) {
+		t.Errorf("a read during a stall: %v", err)
+	}
+	close(s.release)
+	if err := <-outcome; err != nil {
+		t.Errorf("the append that waited: %v", err)
+	}
+	for ended := false; !ended; {
+		_, ended = (<-events).(messages.StallEnded)
+	}
+	if st := l.Statistics(); st.Stalled || st.Stalls != 1 {
+		t.Errorf("%+v", st)
+	}
 	if err := l.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}

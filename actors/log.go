@@ -22,6 +22,11 @@ type LogConfig struct {
 	// staged. Default 1 MiB. A larger one gives more throughput and longer
 	// waits to those at its front.
 	MaxBatchBytes int
+	// StallAfter is how long a sync may take before it is reported, by the event
+	// messages.Stalled and in the statistics; it is looked for so often, so it may
+	// have hung for twice as long. Default 2 seconds. A smaller one
+	// cries wolf when the disk is busy.
+	StallAfter time.Duration
 	// Scrub says how fast closed segments are verified beside everything else.
 	Scrub ScrubPolicy
 	Config
@@ -71,6 +76,9 @@ func SpawnLog(engine *actor.Engine, cfg LogConfig) (*Log, error) {
 	if cfg.MaxBatchBytes == 0 {
 		cfg.MaxBatchBytes = 1 << 20
 	}
+	if cfg.StallAfter == 0 {
+		cfg.StallAfter = 2 * time.Second
+	}
 	cfg.Scrub = cfg.Scrub.withDefaults()
 	l := &Log{}
 	cfg.Patient = changes
@@ -88,6 +96,14 @@ func (l *Log) Statistics() messages.LogStatistics {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.stats
+}
+
+func (l *Log) stall(on bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stats.Stalled = on; on {
+		l.stats.Stalls++
+	}
 }
 
 const (
@@ -124,7 +140,14 @@ type logBehavior struct {
 	// maintaining: the store's Maintain is under way; wanted: it has asked for a
 	// sync.
 	maintaining, wanted bool
-	seen                int // len(pending) at the last look
+	// syncs counts the syncs that were begun, the last at began. A watch is a
+	// timer that looks whether the one that was under way still is; there is at
+	// most one. stalled: it was reported.
+	syncs    uint64
+	began    time.Time
+	watching bool
+	stalled  bool
+	seen     int // len(pending) at the last look
 }
 
 // staged is the Note of a request whose change has a position.
@@ -171,6 +194,7 @@ func (b *logBehavior) Message(any) {}
 
 // Ready implements Behavior.
 func (b *logBehavior) Ready() {
+	b.log.stall(false)
 	b.maintain()
 	if b.cfg.Scrub.BytesPerSecond > 0 {
 		b.host.After(b.cfg.Scrub.Pause/60, b.scrub)
@@ -373,6 +397,9 @@ func (b *logBehavior) sync() {
 	batch := b.pending
 	b.pending, b.spare = b.spare, nil
 	b.syncing, b.wanted = true, false
+	b.syncs++
+	b.began = b.host.Now()
+	b.watch()
 	b.host.Defer(true)
 	upTo := b.staged.Load()
 	b.host.Run(logSyncLane, func() func() {
@@ -405,6 +432,11 @@ func (b *logBehavior) sync() {
 
 func (b *logBehavior) synced(batch []*Request, changes int, err error) {
 	b.syncing = false
+	if b.stalled {
+		b.stalled = false
+		b.log.stall(false)
+		b.host.Event(messages.StallEnded{Actor: b.host.PID().ID, Call: "sync", For: b.host.Now().Sub(b.began)})
+	}
 	b.host.Defer(false)
 	switch {
 	case err != nil && b.store.Poisoned():
@@ -422,6 +454,30 @@ func (b *logBehavior) synced(batch []*Request, changes int, err error) {
 		}
 	}
 	b.maintain()
+}
+
+// watch has somebody look whether this sync is still under way when it should
+// not be: one timer for thousands of syncs.
+func (b *logBehavior) watch() {
+	if b.watching {
+		return
+	}
+	b.watching = true
+	sync := b.syncs
+	b.host.After(b.cfg.StallAfter, func() {
+		b.watching = false
+		if !b.syncing {
+			return
+		}
+		if sync == b.syncs {
+			if !b.stalled {
+				b.stalled = true
+				b.log.stall(true)
+			}
+			b.host.Event(messages.Stalled{Actor: b.host.PID().ID, Call: "sync", For: b.host.Now().Sub(b.began)})
+		}
+		b.watch()
+	})
 }
 
 // maintain has the store do what need not be on the way of an append.

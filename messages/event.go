@@ -80,6 +80,32 @@ func (e LogCut) Log() (slog.Level, string, []any) {
 		"bytes", e.Bytes, "segments", e.Segments, "lost", e.Lost, "err", e.Err}
 }
 
+// Stalled: a call to the disk has not returned for as long as For. What waits
+// for it waits on; reads that need no disk are answered.
+type Stalled struct {
+	Actor string
+	// Call is what has not returned.
+	Call string
+	For  time.Duration
+}
+
+// Log implements hollywood's EventLogger.
+func (e Stalled) Log() (slog.Level, string, []any) {
+	return slog.LevelError, "ballast: the disk does not answer", []any{"actor", e.Actor, "call", e.Call, "for", e.For}
+}
+
+// StallEnded: the call that a Stalled told of has returned, after For in all.
+type StallEnded struct {
+	Actor string
+	Call  string
+	For   time.Duration
+}
+
+// Log implements hollywood's EventLogger.
+func (e StallEnded) Log() (slog.Level, string, []any) {
+	return slog.LevelInfo, "ballast: the disk answers again", []any{"actor", e.Actor, "call", e.Call, "for", e.For}
+}
+
 // DamageFound: bytes that had been durable are gone or changed.
 type DamageFound struct {
 	Actor string

@@ -123,6 +123,10 @@ type LogStatistics struct {
 	// SyncTime is the time spent writing and syncing; LastSync the latest.
 	SyncTime, LastSync time.Duration
 	LastBatch          int
+	// Stalls counts the syncs that did not return in time; Stalled says that
+	// one is late now.
+	Stalls  uint64
+	Stalled bool
 }
 
 // Status answers ReadStatus with the state of every actor and the positions of
