@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"testing"
 	"unsafe"
 
@@ -253,6 +254,40 @@ func TestIndexMemory(t *testing.T) {
 	if len(g.spans) != 0 || len(g.terms) != 0 || len(g.types) != 0 {
 		t.Errorf("left %v, %v, %v", g.spans, g.terms, g.types)
 	}
+}
+
+// BenchmarkIndexMemory measures the heap of the index of ten million entries, in
+// appends of 64 by 16 groups, over segments of 16 MiB.
+func BenchmarkIndexMemory(b *testing.B) {
+	const entries, batch = 10_000_000, 64
+	for b.Loop() {
+		before := heap()
+		x := newIndex()
+		refs := make([]entryRef, batch)
+		for i := range refs {
+			refs[i] = entryRef{term: 1, size: 128}
+		}
+		var segments []*segment
+		for n := 0; n < entries; n += batch {
+			if n%(128*batch*16) == 0 {
+				segments = append(segments, &segment{ordinal: uint32(len(segments)), fold: newFold()})
+			}
+			group := uint64(n / batch % 16)
+			c := change{kind: kindAppend, group: group, index: x.group(group).last + 1, entries: refs}
+			if err := x.apply(&c, segments[len(segments)-1], 0); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(heap()-before)/entries, "B/entry")
+		runtime.KeepAlive(x)
+	}
+}
+
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
 
 // The search for a witness finds a flagged record at any distance behind a bad

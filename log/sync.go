@@ -54,7 +54,7 @@ func (w *WAL) seal() (b *batch, changes int, err error) {
 		return nil, 0, nil
 	}
 	// statfs takes a microsecond and does not touch the disk.
-	free, err := durable.Free(w.dir)
+	free, err := durable.FreeBeside(w.tail.log)
 	if err != nil {
 		w.poison = err
 		return nil, 0, err
@@ -209,9 +209,13 @@ func (w *WAL) room(b *batch) (*writer, error) {
 		// here.
 		w.preparing.Lock()
 		defer w.preparing.Unlock()
-		var err error
-		if next = w.takeReady(); next == nil {
-			next, err = w.prepare(t.ordinal+1, w.fillSize())
+		free, err := durable.FreeBeside(t.log)
+		if next = w.takeReady(); next == nil && err == nil {
+			if free < w.fillSize()+w.options.ReserveBytes {
+				err = messages.ErrDiskFull // rather than fill what is left with zeros
+			} else {
+				next, err = w.prepare(t.ordinal+1, w.fillSize())
+			}
 		}
 		if err != nil {
 			if after <= math.MaxUint32 && errors.Is(err, messages.ErrDiskFull) {

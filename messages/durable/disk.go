@@ -145,6 +145,16 @@ func Wrap(err error) error {
 	return err
 }
 
+// FreeBeside is Free for the file system that holds an open file. It looks up
+// no path and allocates nothing.
+func FreeBeside(f *os.File) (int64, error) {
+	var st syscall.Statfs_t
+	if err := syscall.Fstatfs(int(f.Fd()), &st); err != nil {
+		return 0, &fs.PathError{Op: "fstatfs", Path: f.Name(), Err: err}
+	}
+	return int64(st.Bavail) * int64(st.Bsize), nil
+}
+
 // Free returns the bytes that are available to this process on the file system
 // that holds dir.
 func Free(dir string) (int64, error) {
