@@ -20,6 +20,8 @@ type batch struct {
 	// grows is set if there is anything but truncations, resets and removals
 	// in it, which may use the reserve of a full disk.
 	grows bool
+	// roomy is set if there was space to spare when it was sealed.
+	roomy bool
 	// shrinks is set if a change may have made a segment superfluous.
 	shrinks bool
 

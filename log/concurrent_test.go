@@ -16,11 +16,13 @@ func numbered(group, index, term uint64) string {
 	return fmt.Sprintf("%d/%d/%d/%s", group, index, term, strings.Repeat("q", int(index%200)))
 }
 
-// TestConcurrent stages, syncs, truncates at both ends and reads, all at once:
+// TestConcurrent stages, syncs, truncates at both ends, maintains, scrubs and
+// reads, all at once:
 // a read gives the entry that it names, with its term and its data, or says
 // that it is gone.
 func TestConcurrent(t *testing.T) {
-	w := mustOpen(t, memory(t), raftlog.Options{SegmentBytes: 4 << 10, MaxOpenFiles: 2})
+	dir := memory(t)
+	w := mustOpen(t, dir, raftlog.Options{SegmentBytes: 4 << 10, MaxOpenFiles: 2})
 	var stop atomic.Bool
 	var reads, misses atomic.Int64
 	var writers, readers, syncer sync.WaitGroup
@@ -69,6 +71,18 @@ func TestConcurrent(t *testing.T) {
 			}
 		}
 	})
+	syncer.Go(func() {
+		for !stop.Load() {
+			if _, err := w.Maintain(); err != nil {
+				t.Error(err)
+				return
+			}
+			if _, damage, err := w.Scrub(); err != nil || damage != nil {
+				t.Error(damage, err)
+				return
+			}
+		}
+	})
 	check := func(group, want uint64, e messages.Entry, err error) {
 		reads.Add(1)
 		switch {
@@ -104,7 +118,12 @@ func TestConcurrent(t *testing.T) {
 	syncer.Wait()
 	readers.Wait()
 	mustSync(t, w)
-	mustDescribe(t, w)
+	want := mustDescribe(t, w)
+	mustClose(t, w)
+	w = mustOpen(t, dir, raftlog.Options{VerifyAll: true})
+	if got := mustDescribe(t, w); got != want {
+		t.Errorf("reopened as\n%swant\n%s", got, want)
+	}
 	mustClose(t, w)
 	t.Logf("%d reads, %d of them too late or too early", reads.Load(), misses.Load())
 }

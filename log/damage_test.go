@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,10 +20,15 @@ type history struct {
 	options raftlog.Options
 	// states[p] describes the log after the change at position p.
 	states []string
-	// after[k] are the files after batch k, durable[k] its last position.
+	// after[k] are the files after batch k, durable[k] its last position, and
+	// ends[k] where the records of each segment that has any end.
 	after   []files
 	durable []uint64
+	ends    []map[string]int
 }
+
+// someZeros is how many of the zeros behind the records are kept in a history.
+const someZeros = 40
 
 // makeHistory runs batches of changes twice: all at once for the files, and
 // one by one for what the log is after each change.
@@ -29,7 +36,13 @@ func makeHistory(t testing.TB, options raftlog.Options, batches ...[]func(*raftl
 	h := &history{options: options, states: []string{""}}
 	dir, single := memory(t), memory(t)
 	w, s := mustOpen(t, dir, options), mustOpen(t, single, options)
-	for _, batch := range batches {
+	for k, batch := range batches {
+		// Segments that were left are closed all at once, or by a close.
+		if k < len(batches)-2 {
+			mustClose(t, w)
+			w = mustOpen(t, dir, options)
+			mustMaintain(t, w)
+		}
 		for _, change := range batch {
 			for _, l := range []*raftlog.WAL{w, s} {
 				if _, err := change(l); err != nil {
@@ -40,8 +53,28 @@ func makeHistory(t testing.TB, options raftlog.Options, batches ...[]func(*raftl
 			h.states = append(h.states, mustDescribe(t, s))
 		}
 		mustSync(t, w)
-		h.after = append(h.after, readFiles(t, dir))
 		h.durable = append(h.durable, w.Durable())
+		fs, ends := readFiles(t, dir), map[string]int{}
+		r, err := raftlog.Inspect(dir)
+		if err != nil || len(r.Damage) > 0 {
+			t.Fatalf("%v, %v", r.Damage, err)
+		}
+		for _, s := range r.Segments {
+			name, err := filepath.Rel(dir, s.Path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ends[name] = int(s.Good)
+		}
+		for _, name := range fs.segments() {
+			if n := ends[name] + someZeros; len(fs[name]) > n {
+				if bytes.Trim(fs[name][ends[name]:], "\x00") != nil {
+					t.Fatalf("no zeros behind %s", name)
+				}
+				fs[name] = fs[name][:n]
+			}
+		}
+		h.after, h.ends = append(h.after, fs), append(h.ends, ends)
 	}
 	if got, want := w.Durable(), uint64(len(h.states)-1); got != want {
 		t.Fatalf("%d positions for %d changes", got, want)
@@ -50,6 +83,12 @@ func makeHistory(t testing.TB, options raftlog.Options, batches ...[]func(*raftl
 	mustClose(t, w)
 	return h
 }
+
+// used lists the segments that hold records after batch k, in order. The last
+// one is the tail.
+func (h *history) used(k int) []string { return slices.Sorted(maps.Keys(h.ends[k])) }
+
+func beside(name, base string) string { return filepath.Join(filepath.Dir(name), base) }
 
 func app(group, first, term uint64, n, size int) func(*raftlog.WAL) (uint64, error) {
 	return func(w *raftlog.WAL) (uint64, error) {
@@ -69,56 +108,177 @@ func reset(group, index, term uint64) func(*raftlog.WAL) (uint64, error) {
 	return func(w *raftlog.WAL) (uint64, error) { return w.Reset(group, index, term) }
 }
 
-// verdict opens files and says what came of it: the state's position, or the
-// damage. Anything else is a failure.
-func (h *history) verdict(t testing.TB, dir string, fs files, name string) (position int, corrupt *messages.CorruptError, repaired []messages.TailRepaired) {
+// verdict is what came of damage to a log.
+type verdict struct {
+	// position is that of the state that the log opened as.
+	position int
+	// corrupt is why it did not open.
+	corrupt *messages.CorruptError
+	// damaged are the entries that could not be read, scrubbed what Scrub has
+	// found but for summaries, and inspected what Inspect has.
+	damaged, inspected []*messages.CorruptError
+	scrubbed           []raftlog.Damage
+	mended             int // summaries that Scrub has rebuilt
+	repaired           []messages.TailRepaired
+}
+
+// found says that the damage was noticed.
+func (v *verdict) found() bool { return len(v.inspected) > 0 }
+
+// blames tells whether the damage was found in a file.
+func (v *verdict) blames(path string) bool {
+	same := func(c *messages.CorruptError) bool { return c.Path == path }
+	if v.corrupt != nil {
+		return same(v.corrupt)
+	}
+	return slices.ContainsFunc(v.inspected, same) &&
+		slices.ContainsFunc(v.scrubbed, func(d raftlog.Damage) bool { return same(d.Err) })
+}
+
+// judge opens files and says what came of it. It fails unless that is one of:
+// the log is damaged, and Open says where; or it is one of the states that it
+// has had, and what cannot be read of it is found by Scrub, by Inspect and by
+// Open if that verifies everything.
+func (h *history) judge(t testing.TB, dir string, fs files, name string) *verdict {
 	t.Helper()
+	v := &verdict{}
 	fs.write(t, dir)
-	o := h.options
-	o.OnRepair = func(r messages.TailRepaired) { repaired = append(repaired, r) }
-	w, err := raftlog.Open(dir, o)
+	report, err := raftlog.Inspect(dir)
 	if err != nil {
-		if !errors.As(err, &corrupt) || !errors.Is(err, messages.ErrCorrupt) {
+		t.Fatalf("%s: inspect: %v", name, err)
+	}
+	v.inspected = report.Damage
+	o := h.options
+	o.OnRepair = func(r messages.TailRepaired) { v.repaired = append(v.repaired, r) }
+	corruption := func(err error) *messages.CorruptError {
+		t.Helper()
+		var c *messages.CorruptError
+		if !errors.As(err, &c) || !errors.Is(err, messages.ErrCorrupt) {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if corrupt.Path == "" || !strings.HasPrefix(corrupt.Path, dir) {
-			t.Fatalf("%s: no path in %v", name, err)
+		if !strings.HasPrefix(c.Path, dir) || c.Reason == "" {
+			t.Fatalf("%s: no path or no reason in %v", name, err)
 		}
-		return 0, corrupt, nil
+		return c
 	}
-	state := mustDescribe(t, w)
-	position = int(w.Durable())
-	if position >= len(h.states) || state != h.states[position] {
-		t.Fatalf("%s: position %d with the state\n%s", name, position, state)
+	w, err := raftlog.Open(dir, o)
+	if err != nil {
+		v.corrupt = corruption(err)
+		if !v.found() {
+			t.Fatalf("%s: open says %v, and inspect nothing", name, err)
+		}
+		had, left := fs.clone(), readFiles(t, dir)
+		delete(had, "LOCK")
+		delete(left, "LOCK")
+		if !maps.EqualFunc(had, left, bytes.Equal) {
+			t.Fatalf("%s: a failed open changed files", name)
+		}
+		return v
 	}
+	state, damaged, err := survey(w)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	v.position, v.damaged = int(w.Durable()), damaged
+	if v.position >= len(h.states) || !sameButDamaged(state, h.states[v.position]) {
+		t.Fatalf("%s: position %d with the state\n%s", name, v.position, state)
+	}
+	if len(v.repaired) > 0 != (report.Torn != nil) || len(v.repaired) > 0 && v.repaired[0] != *report.Torn {
+		t.Fatalf("%s: repairs %v, inspect says %v", name, v.repaired, report.Torn)
+	}
+	scrubbed, err := scrub(w)
+	if err != nil {
+		t.Fatalf("%s: scrub: %v", name, err)
+	}
+	named := 0
+	for _, d := range scrubbed {
+		if filepath.Base(d.Err.Path) == "SUMMARY" {
+			v.mended++
+			continue
+		}
+		v.scrubbed = append(v.scrubbed, d)
+		if d.Index == 0 {
+			continue
+		}
+		named++
+		var c *messages.CorruptError
+		if _, err := w.Entry(d.Group, d.Index); !errors.As(err, &c) || c.Path != d.Err.Path || c.Offset != d.Err.Offset {
+			t.Fatalf("%s: scrub says %v, the read %v", name, d, err)
+		}
+	}
+	if named != len(damaged) || v.found() != (len(v.scrubbed) > 0) {
+		t.Fatalf("%s: damaged are %v, scrub says %v, and inspect %v", name, damaged, v.scrubbed, v.inspected)
+	}
+	if again, err := scrub(w); err != nil || len(again) != len(v.scrubbed) {
+		t.Fatalf("%s: a second scrub: %v, %v", name, again, err)
+	}
+	mustMaintain(t, w)
 	mustClose(t, w)
-	// What was repaired stays so.
-	n := len(repaired)
+	// What was repaired stays so, also if everything is verified.
+	n := len(v.repaired)
+	o.VerifyAll = !v.found()
 	w, err = raftlog.Open(dir, o)
-	if err != nil || int(w.Durable()) != position || len(repaired) != n {
-		t.Fatalf("%s: a second open: %v, %d repairs", name, err, len(repaired))
+	if err != nil || int(w.Durable()) != v.position || len(v.repaired) != n {
+		t.Fatalf("%s: a second open: %v, %d repairs", name, err, len(v.repaired))
+	}
+	if again, _, err := survey(w); err != nil || again != state {
+		t.Fatalf("%s: a second open: %v\n%s", name, err, again)
 	}
 	mustClose(t, w)
-	return position, nil, repaired
+	if v.found() {
+		o.VerifyAll = true
+		if _, err = raftlog.Open(dir, o); err == nil {
+			t.Fatalf("%s: verified, in spite of %v", name, v.inspected)
+		}
+		corruption(err)
+	}
+	return v
 }
 
+// mustBeFound is for damage to what was acknowledged: it is found, wherever the
+// log opens nothing is missing from it, and the damaged file is blamed, if a
+// path is given.
+func (h *history) mustBeFound(t testing.TB, dir string, fs files, path, name string) *verdict {
+	t.Helper()
+	v := h.judge(t, dir, fs, name)
+	if !v.found() || v.corrupt == nil && v.position != len(h.states)-1 {
+		t.Fatalf("%s: opened at position %d", name, v.position)
+	}
+	if path != "" && !v.blames(filepath.Join(dir, path)) {
+		t.Fatalf("%s: blames %v, or %v and %v", name, v.corrupt, v.scrubbed, v.inspected)
+	}
+	return v
+}
+
+// mustBeCorrupt is for damage that Open must find.
 func (h *history) mustBeCorrupt(t testing.TB, dir string, fs files, path, name string) {
 	t.Helper()
-	position, corrupt, _ := h.verdict(t, dir, fs, name)
-	if corrupt == nil {
-		t.Fatalf("%s: opened at position %d", name, position)
+	v := h.judge(t, dir, fs, name)
+	if v.corrupt == nil {
+		t.Fatalf("%s: opened at position %d", name, v.position)
 	}
-	if path != "" && corrupt.Path != filepath.Join(dir, path) {
-		t.Fatalf("%s: blames %s at %d", name, corrupt.Path, corrupt.Offset)
+	if path != "" && v.corrupt.Path != filepath.Join(dir, path) {
+		t.Fatalf("%s: blames %v", name, v.corrupt)
 	}
-	if corrupt.Index == 0 && filepath.Dir(path) == "wal" && filepath.Ext(path) == "" {
-		t.Fatalf("%s: no index in %v", name, corrupt)
+	if v.corrupt.Index == 0 && filepath.Base(path) == logFile {
+		t.Fatalf("%s: no index in %v", name, v.corrupt)
 	}
 }
 
-// damages calls do with every way to damage one file that the tests know.
-func damages(data []byte, from int, everyBit bool, do func(kind string, at int, damaged []byte)) {
-	for at := from; at < len(data); at++ {
+// mustBeHarmless is for what is no damage to any record.
+func (h *history) mustBeHarmless(t testing.TB, dir string, fs files, position int, name string) *verdict {
+	t.Helper()
+	v := h.judge(t, dir, fs, name)
+	if v.corrupt != nil || v.found() || v.repaired != nil || v.position != position {
+		t.Fatalf("%s: position %d, corrupt %v, found %v, repaired %v", name, v.position, v.corrupt, v.inspected, v.repaired)
+	}
+	return v
+}
+
+// damages calls do with every way to damage one file that the tests know, from
+// ≤ at < to.
+func damages(data []byte, from, to int, everyBit bool, do func(kind string, at int, damaged []byte)) {
+	for at := from; at < to; at++ {
 		do("cut", at, data[:at])
 		if data[at] != 0 {
 			zero := bytes.Clone(data)
@@ -138,74 +298,107 @@ func damages(data []byte, from int, everyBit bool, do func(kind string, at int, 
 
 func smallHistory(t testing.TB) *history {
 	return makeHistory(t, raftlog.Options{SegmentBytes: 150},
-		[]func(*raftlog.WAL) (uint64, error){app(0, 1, 1, 3, 40), app(5, 1, 1, 1, 20)},
-		[]func(*raftlog.WAL) (uint64, error){app(0, 4, 2, 1, 60), cutFrom(0, 2), app(0, 2, 3, 2, 30)},
-		[]func(*raftlog.WAL) (uint64, error){reset(9, 100, 7), app(9, 101, 7, 2, 10)},
+		[]func(*raftlog.WAL) (uint64, error){app(0, 1, 1, 3, 40), app(5, 1, 1, 1, 20), set(5, "a", "x")},
+		[]func(*raftlog.WAL) (uint64, error){app(0, 4, 2, 1, 60), cutFrom(0, 2), app(0, 2, 3, 2, 40)},
+		[]func(*raftlog.WAL) (uint64, error){reset(9, 100, 7), app(9, 101, 7, 2, 35)},
 		[]func(*raftlog.WAL) (uint64, error){app(5, 2, 4, 1, 9), app(0, 4, 4, 1, 0)},
 		[]func(*raftlog.WAL) (uint64, error){app(0, 5, 4, 2, 5), cutFrom(5, 2), app(5, 2, 4, 1, 3)},
 	)
 }
 
+func set(group uint64, name, value string) func(*raftlog.WAL) (uint64, error) {
+	return func(w *raftlog.WAL) (uint64, error) { return w.SetStable(group, name, []byte(value)) }
+}
+
 // Whatever is done to a segment whose records have all been acknowledged is
 // found, and nothing is cut away.
 func TestDamageToAcknowledged(t *testing.T) {
+	t.Parallel()
 	h := smallHistory(t)
 	dir := memory(t)
-	good := h.after[len(h.after)-1]
-	segments := good.segments()
+	last := len(h.after) - 1
+	good, all := h.after[last], len(h.states)-1
+	segments := h.used(last)
 	if len(segments) < 3 {
 		t.Fatalf("only %d segments", len(segments))
 	}
-	if p, _, _ := h.verdict(t, dir, good, "undamaged"); p != len(h.states)-1 {
-		t.Fatalf("undamaged: position %d", p)
-	}
+	h.mustBeHarmless(t, dir, good, all, "undamaged")
+	opened := 0
 	for i, name := range segments {
 		tail := i == len(segments)-1
-		damages(good[name], 0, tail, func(kind string, at int, damaged []byte) {
+		end := h.ends[last][name]
+		damages(good[name], 0, end, tail, func(kind string, at int, damaged []byte) {
 			fs := good.clone()
 			fs[name] = damaged
-			h.mustBeCorrupt(t, dir, fs, "", fmt.Sprintf("%s %s %d", name, kind, at))
+			what := fmt.Sprintf("%s %s %d", name, kind, at)
+			if tail || kind == "cut" {
+				h.mustBeCorrupt(t, dir, fs, name, what)
+			} else if v := h.mustBeFound(t, dir, fs, name, what); v.corrupt == nil {
+				opened++
+			}
+			if tail || at%3 != 0 {
+				return
+			}
+			// If the summary is lost as well, Open reads the records.
+			delete(fs, beside(name, "SUMMARY"))
+			h.mustBeCorrupt(t, dir, fs, "", what+", and no summary")
 		})
-		// The damaged file is the one that is blamed.
-		fs := good.clone()
-		fs[name] = bytes.Clone(good[name])
-		fs[name][len(fs[name])/2] ^= 1
-		h.mustBeCorrupt(t, dir, fs, name, name)
 		// Zeros behind the last record are not damage, anything else is.
+		fs := good.clone()
 		fs[name] = append(bytes.Clone(good[name]), make([]byte, 100)...)
-		if p, _, repaired := h.verdict(t, dir, fs, "zeros behind "+name); p != len(h.states)-1 || repaired != nil {
-			t.Fatalf("zeros behind %s: position %d, %v", name, p, repaired)
-		}
-		fs[name] = append(bytes.Clone(good[name]), 0, 0, 1)
+		h.mustBeHarmless(t, dir, fs, all, "zeros behind "+name)
+		fs[name] = append(bytes.Clone(good[name][:end]), 0, 0, 1)
 		if !tail {
 			h.mustBeCorrupt(t, dir, fs, name, "garbage behind "+name)
-		} else if p, _, repaired := h.verdict(t, dir, fs, "garbage behind the tail"); p != len(h.states)-1 || len(repaired) != 1 {
-			t.Fatalf("garbage behind the tail: position %d, %v", p, repaired)
+		} else if v := h.judge(t, dir, fs, "garbage behind the tail"); v.corrupt != nil || v.position != all || len(v.repaired) != 1 {
+			t.Fatalf("garbage behind the tail: %+v", v)
 		}
+	}
+	t.Logf("opened with damage %d times", opened)
+	if opened == 0 {
+		t.Error("every damage to a closed segment was found by Open, so summaries are not used")
 	}
 }
 
 // A batch that was written but not acknowledged is there up to a record of it,
 // or damage, whatever happened to it; what is torn is reported.
 func TestTornBatch(t *testing.T) {
+	t.Parallel()
 	h := smallHistory(t)
 	dir := memory(t)
 	last := len(h.after) - 1
 	before, after := h.after[last-1], h.after[last]
-	segments := after.segments()
+	segments := h.used(last)
 	tail := segments[len(segments)-1]
-	old := len(before[tail])
-	if old == 0 || old == len(after[tail]) {
-		t.Fatalf("the last batch is not within one segment: %d of %d bytes", old, len(after[tail]))
+	old, end := h.ends[last-1][tail], h.ends[last][tail]
+	if old == 0 || old == end {
+		t.Fatalf("the last batch is not within one segment: %d of %d bytes", old, end)
 	}
 	base := after.clone()
 	base["MARK"] = before["MARK"]
-	acknowledged := int(h.durable[last-1])
-	if p, _, repaired := h.verdict(t, dir, base, "whole"); p != len(h.states)-1 || repaired != nil {
-		t.Fatalf("whole: position %d, %v", p, repaired)
-	}
+	acknowledged, all := int(h.durable[last-1]), len(h.states)-1
+	h.mustBeHarmless(t, dir, base, all, "whole")
 	kept := map[int]bool{}
-	damages(after[tail], 0, true, func(kind string, at int, damaged []byte) {
+	check := func(name, kind string, offset, least int, fs files) {
+		t.Helper()
+		v := h.judge(t, dir, fs, name)
+		if v.corrupt != nil || v.found() {
+			t.Fatalf("%s: a torn batch is called damage: %+v", name, v)
+		}
+		if v.position < acknowledged || v.position == all {
+			t.Fatalf("%s: position %d, %d was acknowledged", name, v.position, acknowledged)
+		}
+		kept[v.position] = true
+		if len(v.repaired) > 1 || kind == "flip" && len(v.repaired) == 0 {
+			t.Fatalf("%s: repairs %v", name, v.repaired)
+		}
+		for _, r := range v.repaired {
+			if r.Path != filepath.Join(dir, tail) || r.Offset < int64(old) || r.Offset > int64(offset) || r.Bytes <= 0 || r.Reason == "" {
+				t.Fatalf("%s: repair %+v", name, r)
+			}
+		}
+	}
+	damages(after[tail], 0, end, true, func(kind string, at int, damaged []byte) {
 		fs := base.clone()
 		fs[tail] = damaged
 		name := fmt.Sprintf("%s %d", kind, at)
@@ -217,24 +410,9 @@ func TestTornBatch(t *testing.T) {
 			h.mustBeCorrupt(t, dir, fs, tail, name)
 			return
 		}
-		p, corrupt, repaired := h.verdict(t, dir, fs, name)
-		if corrupt != nil {
-			t.Fatalf("%s: a torn batch is called damage: %v", name, corrupt)
-		}
-		if p < acknowledged || p == len(h.states)-1 {
-			t.Fatalf("%s: position %d, %d was acknowledged", name, p, acknowledged)
-		}
-		kept[p] = true
-		if len(repaired) > 1 || kind == "flip" && len(repaired) == 0 {
-			t.Fatalf("%s: repairs %v", name, repaired)
-		}
-		for _, r := range repaired {
-			if r.Path != filepath.Join(dir, tail) || r.Offset < int64(old) || r.Offset > int64(offset) || r.Bytes <= 0 || r.Reason == "" {
-				t.Fatalf("%s: repair %+v", name, r)
-			}
-		}
+		check(name, kind, offset, old, fs)
 	})
-	for p := acknowledged; p < len(h.states)-1; p++ {
+	for p := acknowledged; p < all; p++ {
 		if !kept[p] {
 			t.Errorf("no damage left the log at position %d", p)
 		}
@@ -244,25 +422,26 @@ func TestTornBatch(t *testing.T) {
 // If a power cut has lost the latest updates of the mark, the records that came
 // after a sync still prove that it was acknowledged.
 func TestDamageWithoutMark(t *testing.T) {
-	h := makeHistory(t, raftlog.Options{},
+	t.Parallel()
+	h := makeHistory(t, raftlog.Options{SegmentBytes: 1000},
 		[]func(*raftlog.WAL) (uint64, error){app(0, 1, 1, 1, 30)},
 		[]func(*raftlog.WAL) (uint64, error){app(0, 2, 1, 1, 30), app(3, 1, 1, 2, 20)},
 		[]func(*raftlog.WAL) (uint64, error){app(0, 3, 1, 1, 30), app(0, 4, 1, 1, 3)},
 	)
 	dir := memory(t)
-	whole := h.after[2]
-	tail := whole.segments()[0]
-	witness := len(h.after[1][tail])
+	whole, all := h.after[2], len(h.states)-1
+	tail := h.used(2)[0]
+	from, witness, end := h.ends[0][tail], h.ends[1][tail], h.ends[2][tail]
+	if from == 0 || from >= witness || witness >= end {
+		t.Fatalf("the batches end at %d, %d and %d", from, witness, end)
+	}
 	torn := bytes.Clone(whole["MARK"])
 	torn[40] ^= 1
 	for name, mark := range map[string][]byte{"old": h.after[0]["MARK"], "torn": torn, "empty": {}} {
 		base := whole.clone()
 		base["MARK"] = mark
-		from := len(h.after[0][tail])
-		if p, _, repaired := h.verdict(t, dir, base, name); p != len(h.states)-1 || repaired != nil {
-			t.Fatalf("%s: position %d %v", name, p, repaired)
-		}
-		damages(whole[tail], from, true, func(kind string, at int, damaged []byte) {
+		h.mustBeHarmless(t, dir, base, all, name)
+		damages(whole[tail], from, end, true, func(kind string, at int, damaged []byte) {
 			fs := base.clone()
 			fs[tail] = damaged
 			what := fmt.Sprintf("mark %s, %s %d", name, kind, at)
@@ -270,12 +449,54 @@ func TestDamageWithoutMark(t *testing.T) {
 				h.mustBeCorrupt(t, dir, fs, tail, what)
 				return
 			}
-			p, corrupt, _ := h.verdict(t, dir, fs, what)
-			if corrupt != nil || p < int(h.durable[0]) {
-				t.Fatalf("%s: position %d, %v", what, p, corrupt)
+			v := h.judge(t, dir, fs, what)
+			if v.corrupt != nil || v.position < int(h.durable[0]) {
+				t.Fatalf("%s: position %d, %v", what, v.position, v.corrupt)
 			}
-			if kind == "flip" && p < int(h.durable[1]) {
-				t.Fatalf("%s: position %d, but %d was acknowledged", what, p, h.durable[1])
+			if kind == "flip" && v.position < int(h.durable[1]) {
+				t.Fatalf("%s: position %d, but %d was acknowledged", what, v.position, h.durable[1])
+			}
+		})
+	}
+}
+
+// Without any mark, the summary of a closed segment still proves that all of it
+// was acknowledged, also if nothing comes after it.
+func TestDamageToClosedWithoutMark(t *testing.T) {
+	t.Parallel()
+	h := smallHistory(t)
+	dir := memory(t)
+	for k := range h.after {
+		segments := h.used(k)
+		name := segments[len(segments)-1]
+		if _, ok := h.after[k][beside(name, "SUMMARY")]; ok {
+			t.Fatalf("batch %d: the tail has a summary", k)
+		}
+		if len(segments) < 2 {
+			continue
+		}
+		// The last closed segment, and nothing behind it.
+		fs := h.after[k].clone()
+		delete(fs, name)
+		fs["MARK"] = nil
+		for _, next := range fs.segments() {
+			if next > name {
+				delete(fs, next)
+			}
+		}
+		name = segments[len(segments)-2]
+		v := h.judge(t, dir, fs, "undamaged")
+		if v.corrupt != nil || v.found() || v.position == 0 {
+			t.Fatalf("batch %d: %+v", k, v)
+		}
+		position := v.position
+		damages(h.after[k][name], 0, len(h.after[k][name]), false, func(what string, at int, damaged []byte) {
+			fs := fs.clone()
+			fs[name] = damaged
+			what = fmt.Sprintf("batch %d: %s %d", k, what, at)
+			v := h.judge(t, dir, fs, what)
+			if !v.found() || !v.blames(filepath.Join(dir, name)) || v.corrupt == nil && v.position != position {
+				t.Fatalf("%s: %+v", what, v)
 			}
 		})
 	}
@@ -285,13 +506,32 @@ func TestMissingFiles(t *testing.T) {
 	h := smallHistory(t)
 	dir := memory(t)
 	for k, good := range h.after {
+		position := int(h.durable[k])
 		for name := range good {
-			if name == "LOCK" {
-				continue
-			}
 			fs := good.clone()
 			delete(fs, name)
-			h.mustBeCorrupt(t, dir, fs, name, fmt.Sprintf("batch %d without %s", k, name))
+			what := fmt.Sprintf("batch %d without %s", k, name)
+			_, used := h.ends[k][beside(name, logFile)]
+			switch base := filepath.Base(name); {
+			case base == "LOCK", base == "SUMMARY", base == logFile && !used: // it was only prepared
+				h.mustBeHarmless(t, dir, fs, position, what)
+			default:
+				h.mustBeCorrupt(t, dir, fs, name, what)
+			}
+		}
+		for _, segment := range good.segments() {
+			fs := good.clone()
+			for name := range good {
+				if filepath.Dir(name) == filepath.Dir(segment) {
+					delete(fs, name)
+				}
+			}
+			what := fmt.Sprintf("batch %d without %s", k, filepath.Dir(segment))
+			if _, used := h.ends[k][segment]; used {
+				h.mustBeCorrupt(t, dir, fs, segment, what)
+			} else {
+				h.mustBeHarmless(t, dir, fs, position, what)
+			}
 		}
 		// All segments gone, or all but the manifest.
 		h.mustBeCorrupt(t, dir, files{"MANIFEST": good["MANIFEST"], "MARK": good["MARK"]}, "", "no segments")
@@ -300,11 +540,68 @@ func TestMissingFiles(t *testing.T) {
 	}
 }
 
+// Whatever happens to a summary changes nothing, and it is rebuilt.
+func TestDamageToSummary(t *testing.T) {
+	t.Parallel()
+	h := smallHistory(t)
+	dir := memory(t)
+	last := len(h.after) - 1
+	good, all := h.after[last], len(h.states)-1
+	names := good.summaries()
+	if len(names) < 2 {
+		t.Fatalf("%d summaries", len(names))
+	}
+	check := func(fs files, what string) {
+		t.Helper()
+		// First as it is used: opened, read, maintained.
+		fs.write(t, dir)
+		w := mustOpen(t, dir, h.options)
+		if got := mustDescribe(t, w); got != h.states[all] {
+			t.Fatalf("%s:\n%s", what, got)
+		}
+		mustMaintain(t, w)
+		mustClose(t, w)
+		left := readFiles(t, dir)
+		for _, name := range names {
+			if !bytes.Equal(left[name], good[name]) {
+				t.Fatalf("%s: %s was not rebuilt", what, name)
+			}
+		}
+		// Then with a scrub before all else.
+		h.mustBeHarmless(t, dir, fs, all, what)
+		left = readFiles(t, dir)
+		for _, name := range names {
+			if !bytes.Equal(left[name], good[name]) {
+				t.Fatalf("%s: %s was not rebuilt by scrub", what, name)
+			}
+		}
+	}
+	for i, name := range names {
+		damages(good[name], 0, len(good[name]), false, func(damage string, at int, damaged []byte) {
+			fs := good.clone()
+			fs[name] = damaged
+			check(fs, fmt.Sprintf("%s %s %d", name, damage, at))
+		})
+		fs := good.clone()
+		fs[name] = append(bytes.Clone(good[name]), 0)
+		check(fs, name+" and a zero")
+		fs[name] = good[names[(i+1)%len(names)]]
+		check(fs, name+" of another segment")
+		fs[name] = smallHistory(t).after[last][name]
+		check(fs, name+" of another log")
+	}
+	fs := good.clone()
+	for _, name := range names {
+		delete(fs, name)
+	}
+	check(fs, "without any summary")
+}
+
 func TestDamageToManifest(t *testing.T) {
 	h := smallHistory(t)
 	dir := memory(t)
 	good := h.after[len(h.after)-1]
-	damages(good["MANIFEST"], 0, true, func(kind string, at int, damaged []byte) {
+	damages(good["MANIFEST"], 0, len(good["MANIFEST"]), true, func(kind string, at int, damaged []byte) {
 		fs := good.clone()
 		fs["MANIFEST"] = damaged
 		h.mustBeCorrupt(t, dir, fs, "MANIFEST", fmt.Sprintf("%s %d", kind, at))
@@ -316,7 +613,7 @@ func TestDamageToMark(t *testing.T) {
 	h := smallHistory(t)
 	dir := memory(t)
 	good := h.after[len(h.after)-1]
-	damages(good["MARK"], 0, true, func(kind string, at int, damaged []byte) {
+	damages(good["MARK"], 0, len(good["MARK"]), true, func(kind string, at int, damaged []byte) {
 		fs := good.clone()
 		fs["MARK"] = damaged
 		fs.write(t, dir)
@@ -341,80 +638,118 @@ func TestDamageToMark(t *testing.T) {
 	h.mustBeCorrupt(t, dir, fs, "", "the segments of another log")
 }
 
-// Segments swapped, copied over each other, or rolled back to an older copy.
+// Segments swapped, copied over each other, or rolled back to an older copy:
+// their files, their directories, or their summaries.
 func TestMisplacedSegments(t *testing.T) {
 	h := smallHistory(t)
 	dir := memory(t)
 	last := len(h.after) - 1
-	good := h.after[last]
-	segments := good.segments()
-	for i, a := range segments {
-		for j, b := range segments {
-			if i != j && !bytes.Equal(good[a], good[b]) {
-				fs := good.clone()
-				fs[a], fs[b] = good[b], good[a]
-				h.mustBeCorrupt(t, dir, fs, "", fmt.Sprintf("%s and %s swapped", a, b))
-				fs = good.clone()
-				fs[a] = good[b]
-				h.mustBeCorrupt(t, dir, fs, "", fmt.Sprintf("%s replaced by %s", a, b))
+	good, all := h.after[last], len(h.states)-1
+	parts := []string{logFile, "SUMMARY"}
+	place := func(fs files, a string, from files, b string, base string) {
+		if data, ok := from[beside(b, base)]; ok {
+			fs[beside(a, base)] = data
+		} else {
+			delete(fs, beside(a, base))
+		}
+	}
+	for i, a := range h.used(last) {
+		for j, b := range h.used(last) {
+			if i == j {
+				continue
 			}
+			what := fmt.Sprintf("%s and %s", a, b)
+			swapped, replaced, over := good.clone(), good.clone(), good.clone()
+			for _, base := range parts {
+				place(swapped, a, good, b, base)
+				place(swapped, b, good, a, base)
+				place(replaced, a, good, b, base)
+			}
+			h.mustBeCorrupt(t, dir, swapped, "", what+" swapped")
+			h.mustBeCorrupt(t, dir, replaced, "", what+" copied")
+			place(over, a, good, b, logFile)
+			h.mustBeFound(t, dir, over, "", what+", the log copied")
+			place(over, b, good, a, logFile)
+			h.mustBeFound(t, dir, over, "", what+", the logs swapped")
+			// A summary in the place of another's, or of none.
+			over = good.clone()
+			place(over, a, good, b, "SUMMARY")
+			h.mustBeHarmless(t, dir, over, all, what+", the summary copied")
 		}
 		for k := range last {
 			old, ok := h.after[k][a]
-			if ok && !bytes.Equal(old, good[a]) {
-				fs := good.clone()
-				fs[a] = old
-				h.mustBeCorrupt(t, dir, fs, "", fmt.Sprintf("%s as after batch %d", a, k))
+			if !ok || h.ends[k][a] == h.ends[last][a] {
+				continue
 			}
+			what := fmt.Sprintf("%s as after batch %d", a, k)
+			fs := good.clone()
+			fs[a] = old
+			h.mustBeFound(t, dir, fs, "", what)
+			delete(fs, beside(a, "SUMMARY"))
+			h.mustBeCorrupt(t, dir, fs, "", what+", without summary")
+			for _, base := range parts {
+				place(fs, a, h.after[k], a, base)
+			}
+			h.mustBeCorrupt(t, dir, fs, "", what+", the whole directory")
 		}
 	}
 }
 
 // Files that are not the log's are left alone; those of an interrupted engine
-// truncation are removed if they are unfinished, and refused otherwise.
+// truncation, and others that the engine would take for its own, are refused
+// in the segment that it opens.
 func TestForeignFiles(t *testing.T) {
 	h := smallHistory(t)
 	dir := memory(t)
-	good := h.after[len(h.after)-1]
-	segment := good.segments()[1]
+	last := len(h.after) - 1
+	good, all := h.after[last], len(h.states)-1
+	segments := h.used(last)
+	closed, tail := segments[1], segments[len(segments)-1]
 	fs := good.clone()
-	fs["wal/README"] = []byte("x")
-	fs["wal/00000000000000000000"] = []byte("x")
-	fs["wal/0000000000000000000x"] = []byte("x")
-	fs["notes.txt"] = []byte("x")
-	fs[segment+".bak"] = []byte("x")
-	fs[segment+".TEMP"] = []byte("x")
-	fs[segment+".START.TEMP"] = []byte("x")
-	fs["MANIFEST.tmp"] = []byte("x")
-	if p, _, _ := h.verdict(t, dir, fs, "foreign files"); p != len(h.states)-1 {
-		t.Errorf("position %d", p)
+	foreign := []string{"wal/README", "wal/00000000", "wal/0000000x", "wal/99/x", "wal/00000000000000000001", "notes.txt",
+		closed + ".bak", tail + ".bak", tail + ".TEMP", closed + ".START", closed + ".END", beside(tail, "notes")}
+	for _, name := range foreign {
+		fs[name] = []byte("x")
 	}
+	fs["MANIFEST.tmp"] = []byte("x")
+	h.mustBeHarmless(t, dir, fs, all, "foreign files")
 	left := readFiles(t, dir)
-	for _, name := range []string{"wal/README", "wal/00000000000000000000", "wal/0000000000000000000x", "notes.txt", segment + ".bak"} {
+	for _, name := range foreign {
 		if _, ok := left[name]; !ok {
 			t.Errorf("%s was removed", name)
 		}
 	}
-	for _, name := range []string{segment + ".TEMP", segment + ".START.TEMP", "MANIFEST.tmp"} {
-		if _, ok := left[name]; ok {
-			t.Errorf("%s was left", name)
-		}
+	if _, ok := left["MANIFEST.tmp"]; ok {
+		t.Error("MANIFEST.tmp was left")
 	}
-	for _, suffix := range []string{".START", ".END"} {
+	for _, name := range []string{tail + ".START", tail + ".END", beside(tail, "00000000000000000002")} {
 		fs := good.clone()
-		fs[segment+suffix] = good[segment]
-		h.mustBeCorrupt(t, dir, fs, segment+suffix, suffix)
+		fs[name] = good[tail]
+		h.mustBeCorrupt(t, dir, fs, name, name)
 	}
 	// A segment that begins where none should, and holds nothing that anybody
 	// has acknowledged: the names of one sync may survive a power cut in any
 	// order.
-	fs = good.clone()
-	fs["wal/00000000000000000900"] = []byte{}
-	if p, _, _ := h.verdict(t, dir, fs, "a stray segment"); p != len(h.states)-1 {
-		t.Errorf("position %d", p)
-	}
-	if _, ok := readFiles(t, dir)["wal/00000000000000000900"]; ok {
-		t.Error("the stray segment was left")
+	for _, zeros := range []int{0, 100} {
+		fs := good.clone()
+		fs["wal/00000900/"+logFile] = make([]byte, zeros)
+		h.mustBeHarmless(t, dir, fs, all, "a stray segment")
+		if _, err := os.Stat(filepath.Join(dir, "wal/00000900")); err == nil {
+			t.Error("the stray segment was left")
+		}
+		// Also if the one that comes next is the one to be used.
+		for _, name := range []string{tail, good.segments()[len(segments)]} {
+			fs["wal/00000900/"+logFile] = make([]byte, zeros)
+			delete(fs, name)
+			fs["MARK"] = nil
+			v := h.judge(t, dir, fs, "a stray segment behind a closed one")
+			if v.corrupt != nil || v.found() {
+				t.Errorf("%+v", v)
+			}
+			if _, err := os.Stat(filepath.Join(dir, "wal/00000900")); err == nil {
+				t.Error("the stray segment behind a closed one was left")
+			}
+		}
 	}
 }
 
@@ -424,10 +759,11 @@ func TestInterruptedCreation(t *testing.T) {
 	w := mustOpen(t, dir, raftlog.Options{})
 	mustClose(t, w)
 	whole := readFiles(t, dir)
-	if len(whole) != 4 {
+	segment := "wal/00000001/" + logFile
+	if _, ok := whole[segment]; !ok || len(whole) != 4 {
 		t.Fatalf("%d files", len(whole))
 	}
-	for _, names := range [][]string{{}, {"LOCK"}, {"LOCK", "wal/00000000000000000001"}, {"LOCK", "wal/00000000000000000001", "MARK"}} {
+	for _, names := range [][]string{{}, {"LOCK"}, {"LOCK", segment}, {"LOCK", segment, "MARK"}, {"LOCK", "MARK"}} {
 		fs := files{}
 		for _, name := range names {
 			fs[name] = whole[name]
@@ -446,15 +782,18 @@ func TestInterruptedCreation(t *testing.T) {
 	}
 }
 
-// Bits that turn while the log is open are noticed by the read.
+// Bits that turn while the log is open are noticed by the read, and in a closed
+// segment by Scrub.
 func TestDamageUnderOpenLog(t *testing.T) {
 	h := smallHistory(t)
 	dir := memory(t)
-	good := h.after[len(h.after)-1]
+	last := len(h.after) - 1
+	good := h.after[last]
 	good.write(t, dir)
 	w := mustOpen(t, dir, h.options)
 	defer mustClose(t, w)
-	want := map[[2]uint64]string{}
+	type key struct{ group, index uint64 }
+	want := map[key]string{}
 	for _, g := range w.Groups() {
 		b := w.Bounds(g)
 		for i := b.First; i <= b.Last; i++ {
@@ -462,14 +801,15 @@ func TestDamageUnderOpenLog(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want[[2]uint64{g, i}] = string(e.Data)
+			want[key{g, i}] = string(e.Data)
 		}
 	}
 	found := 0
-	check := func(path string) (bad int) {
+	check := func(path string, closed bool) (bad []key) {
+		t.Helper()
 		for k, data := range want {
-			e, err := w.Entry(k[0], k[1])
-			es, rangeErr := w.Entries(k[0], k[1], k[1]+1, 0)
+			e, err := w.Entry(k.group, k.index)
+			es, rangeErr := w.Entries(k.group, k.index, k.index+1, 0)
 			if (err == nil) != (rangeErr == nil) {
 				t.Fatalf("entry %v: %v, as a range %v", k, err, rangeErr)
 			}
@@ -480,24 +820,51 @@ func TestDamageUnderOpenLog(t *testing.T) {
 				continue
 			}
 			var c *messages.CorruptError
-			if !errors.As(err, &c) || c.Path != path || c.Index != k[1] || c.Offset < 0 {
+			if !errors.As(err, &c) || c.Path != path || c.Index != k.index || c.Offset < 0 {
 				t.Fatalf("entry %v: %v", k, err)
 			}
-			bad++
+			bad = append(bad, k)
+		}
+		damage, err := scrub(w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !closed {
+			if damage != nil {
+				t.Fatalf("scrub says %v of the tail", damage)
+			}
+			return bad
+		}
+		named := 0
+		for _, d := range damage {
+			if d.Err.Path != path {
+				t.Fatalf("scrub blames %v", d)
+			}
+			if d.Index != 0 {
+				named++
+				if !slices.Contains(bad, key{d.Group, d.Index}) {
+					t.Fatalf("scrub says %v, bad are %v", d, bad)
+				}
+			}
+		}
+		if named != len(bad) || len(damage) == 0 {
+			t.Fatalf("scrub says %v, bad are %v", damage, bad)
 		}
 		return bad
 	}
-	for _, name := range good.segments() {
+	used := h.used(last)
+	for i, name := range used {
+		closed := i < len(used)-1
 		path := filepath.Join(dir, name)
 		f, err := os.OpenFile(path, os.O_RDWR, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for at, b := range good[name] {
+		for at, b := range good[name][:h.ends[last][name]] {
 			if _, err := f.WriteAt([]byte{b ^ 1<<(at%8)}, int64(at)); err != nil {
 				t.Fatal(err)
 			}
-			n := check(path)
+			n := len(check(path, closed))
 			if n > 1 {
 				t.Fatalf("%s at %d: %d entries are bad", name, at, n)
 			}
@@ -509,7 +876,7 @@ func TestDamageUnderOpenLog(t *testing.T) {
 		if err := f.Truncate(0); err != nil {
 			t.Fatal(err)
 		}
-		check(path)
+		check(path, closed)
 		if _, err := f.WriteAt(good[name], 0); err != nil {
 			t.Fatal(err)
 		}
@@ -532,7 +899,7 @@ func TestInspect(t *testing.T) {
 	dir := memory(t)
 	last := len(h.after) - 1
 	good := h.after[last]
-	segments := good.segments()
+	segments := h.used(last)
 	tail := segments[len(segments)-1]
 	same := func(fs files) {
 		t.Helper()
@@ -552,8 +919,15 @@ func TestInspect(t *testing.T) {
 	if err != nil || len(r.Damage) > 0 || r.Torn != nil || !r.MarkOK || r.Last != h.durable[last] || r.Floor != 1 {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	if len(records) != len(h.states)-1 || len(r.Segments) != len(segments) || len(r.Groups) != 3 {
-		t.Errorf("%d records, %d segments, %d groups", len(records), len(r.Segments), len(r.Groups))
+	if len(records) != len(h.states)-1 || len(r.Segments) != len(segments) || len(r.Groups) != 3 || len(r.Prepared) != 1 {
+		t.Errorf("%d records, %d segments, %d groups, prepared %v", len(records), len(r.Segments), len(r.Groups), r.Prepared)
+	}
+	for i, s := range r.Segments {
+		closed := i < len(segments)-1
+		if s.Path != filepath.Join(dir, segments[i]) || s.Summary != closed || s.Good != int64(h.ends[last][segments[i]]) ||
+			s.Good+s.Zeros != s.Size || closed != (s.Zeros == 0) {
+			t.Errorf("%+v", s)
+		}
 	}
 	if rec := records[0]; rec.Kind != "append" || rec.First != 1 || rec.Last != 3 || rec.Entries != 3 || !rec.DurableBefore || rec.HardState == nil {
 		t.Errorf("%+v", rec)
@@ -565,17 +939,16 @@ func TestInspect(t *testing.T) {
 
 	torn := good.clone()
 	torn["MARK"] = h.after[last-1]["MARK"]
-	torn[tail] = good[tail][:len(good[tail])-1]
-	torn[segments[0]+".TEMP"] = []byte("x")
+	torn[tail] = good[tail][:h.ends[last][tail]-1]
 	torn.write(t, dir)
 	r, err = raftlog.Inspect(dir)
-	if err != nil || len(r.Damage) > 0 || r.Torn == nil || len(r.Leftover) != 1 {
+	if err != nil || len(r.Damage) > 0 || r.Torn == nil {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	same(torn)
-	_, _, repaired := h.verdict(t, dir, torn, "torn")
-	if len(repaired) != 1 || repaired[0] != *r.Torn {
-		t.Errorf("inspect says %+v, open %+v", r.Torn, repaired)
+	v := h.judge(t, dir, torn, "torn")
+	if len(v.repaired) != 1 || v.repaired[0] != *r.Torn {
+		t.Errorf("inspect says %+v, open %+v", r.Torn, v.repaired)
 	}
 
 	bad := good.clone()

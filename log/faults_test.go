@@ -1,6 +1,7 @@
 package log_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -63,13 +64,17 @@ func (d *faultyDisk) Remove(path string) error {
 }
 
 // TestDiskFailure fails every step that a log takes through its Disk, one run
-// for each: while it is made, while it appends, rolls and compacts.
+// for each: while it is made, while it appends, rolls, compacts and
+// relocates.
 func TestDiskFailure(t *testing.T) {
 	// The script appends, and compacts now and then; each round is one sync.
 	script := func(w *raftlog.WAL, acked *uint64) error {
-		for round := uint64(0); round < 12; round++ {
+		if _, err := w.Append(5, entries(1, 1, 2), hard(1, 2, 0)); err != nil {
+			return err
+		}
+		for round := uint64(0); round < 36; round++ {
 			es := entries(2*round+1, 1, 2)
-			es[0].Data = make([]byte, 70)
+			es[0].Data = bytes.Repeat([]byte{'x'}, 70+int(round%3)*100)
 			if _, err := w.Append(0, es, hard(1, 0, round)); err != nil {
 				return err
 			}
@@ -82,6 +87,9 @@ func TestDiskFailure(t *testing.T) {
 				return err
 			}
 			*acked = 2*round + 2
+			if err := maintain(w); err != nil {
+				return err
+			}
 		}
 		return nil
 	}
@@ -89,13 +97,18 @@ func TestDiskFailure(t *testing.T) {
 	count := &faultyDisk{Disk: durable.OS}
 	o := options
 	o.Disk = count
-	w := mustOpen(t, memory(t), o)
+	dir := memory(t)
+	w := mustOpen(t, dir, o)
 	opened := count.steps
 	var acked uint64
 	if err := script(w, &acked); err != nil {
 		t.Fatal(err)
 	}
 	mustClose(t, w)
+	moved := false
+	if _, err := raftlog.InspectRecords(dir, func(r raftlog.RecordReport) { moved = moved || r.Kind == "relocated" }); err != nil || !moved {
+		t.Fatalf("relocated %v, %v", moved, err)
+	}
 	seen := map[string]bool{}
 	for n := 1; n <= count.steps; n++ {
 		dir := memory(t)
@@ -127,6 +140,9 @@ func TestDiskFailure(t *testing.T) {
 				if _, err := w.Sync(); !errors.Is(err, raftlog.ErrPoisoned) {
 					t.Fatalf("sync of a poisoned log: %v", err)
 				}
+				if _, err := w.Maintain(); !errors.Is(err, raftlog.ErrPoisoned) {
+					t.Fatalf("maintenance of a poisoned log: %v", err)
+				}
 				// What is durable can still be read.
 				if b := w.Bounds(0); b.Last < acked {
 					t.Fatalf("step %d (%s): bounds %+v, acknowledged %d", n, d.failed, b, acked)
@@ -136,6 +152,7 @@ func TestDiskFailure(t *testing.T) {
 			} else {
 				t.Fatalf("step %d (%s): no error", n, d.failed)
 			}
+			seen[d.failed] = true
 			seen[strings.Fields(d.failed)[0]] = true
 		}
 		w, err = raftlog.Open(dir, options)
@@ -143,13 +160,26 @@ func TestDiskFailure(t *testing.T) {
 			t.Fatalf("step %d (%s): reopen: %v", n, d.failed, err)
 		}
 		b := w.Bounds(0)
-		if b.Last < acked || b.Last > acked+2 {
+		if b.Last < acked || b.Last > acked+2 || acked > 0 && w.Bounds(5).Last != 2 {
 			t.Fatalf("step %d (%s): bounds %+v, acknowledged %d", n, d.failed, b, acked)
 		}
 		mustDescribe(t, w)
+		// It goes on.
+		put(t, w, 0, 1, strings.Repeat("y", 200))
+		mustSync(t, w)
+		want := mustDescribe(t, w)
+		if damage, err := scrub(w); err != nil || damage != nil {
+			t.Fatalf("step %d (%s): scrub: %v, %v", n, d.failed, damage, err)
+		}
+		mustClose(t, w)
+		w = mustOpen(t, dir, raftlog.Options{VerifyAll: true})
+		if got := mustDescribe(t, w); got != want {
+			t.Fatalf("step %d (%s): verified as\n%swant\n%s", n, d.failed, got, want)
+		}
 		mustClose(t, w)
 	}
-	for _, what := range []string{"sync", "rename", "remove"} {
+	for _, what := range []string{"sync", "rename", "remove", "sync " + logFile, "sync MARK", "rename MANIFEST",
+		"remove " + logFile, "remove SUMMARY", "remove 00000001", "sync directory wal", "sync directory 00000002"} {
 		if !seen[what] {
 			t.Errorf("no %s failed: %v", what, seen)
 		}
@@ -164,7 +194,7 @@ func TestOpenRewritesUnconfirmed(t *testing.T) {
 	w := mustOpen(t, dir, raftlog.Options{})
 	put(t, w, 0, 1, "a")
 	mustSync(t, w)
-	segment := filepath.Join(dir, "wal", fmt.Sprintf("%020d", 1))
+	segment := filepath.Join(dir, "wal", "00000001", logFile)
 	mark := filepath.Join(dir, "MARK")
 	old, err := os.ReadFile(mark)
 	if err != nil {
@@ -180,6 +210,7 @@ func TestOpenRewritesUnconfirmed(t *testing.T) {
 		}
 		d := &faultyDisk{Disk: durable.OS}
 		w := mustOpen(t, dir, raftlog.Options{Disk: d})
+		syncs = d.steps
 		if b := w.Bounds(0); b.Last != 2 {
 			t.Fatalf("%+v", b)
 		}
@@ -188,7 +219,7 @@ func TestOpenRewritesUnconfirmed(t *testing.T) {
 			t.Fatal(err)
 		}
 		mustClose(t, w)
-		return !info.ModTime().Equal(past), d.steps
+		return !info.ModTime().Equal(past), syncs
 	}
 	if rewritten, _ := reopen(); rewritten {
 		t.Error("a confirmed log was rewritten")
@@ -281,6 +312,7 @@ func TestDiskFull(t *testing.T) {
 	if n, err := w.Sync(); n != 4 || err != nil {
 		t.Fatalf("truncation on a full disk: %d, %v", n, err)
 	}
+	mustMaintain(t, w)
 	if r, err := raftlog.Inspect(dir); err != nil || len(r.Segments) > 3 || len(r.Damage) > 0 {
 		t.Errorf("%d segments, %v, %v", len(r.Segments), r.Damage, err)
 	}

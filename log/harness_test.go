@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"strings"
 	"testing"
 
 	raftlog "github.com/ballast-raft/ballast/log"
@@ -92,18 +93,50 @@ func wantErr(t testing.TB, what string, err, want error) {
 	}
 }
 
+// stableNames are the names that the tests give to stable values.
+var stableNames = []string{"a", "b"}
+
 // describe lists everything that can be read of a log.
 func describe(w *raftlog.WAL) (string, error) {
+	text, damaged, err := survey(w)
+	if err == nil && len(damaged) > 0 {
+		err = damaged[0]
+	}
+	return text, err
+}
+
+// survey is describe for a log with damage: the line of an entry that cannot be
+// read for that ends in damagedEntry.
+func survey(w *raftlog.WAL) (text string, damaged []*messages.CorruptError, err error) {
 	var b bytes.Buffer
 	for _, g := range w.Groups() {
 		bounds := w.Bounds(g)
 		fmt.Fprintf(&b, "group %d: %d to %d, terms %d to %d, hard state %v\n", g, bounds.First, bounds.Last,
 			bounds.PrevTerm, bounds.LastTerm, bounds.HardState)
+		var all []messages.Entry
+		before := len(damaged)
 		for i := bounds.First; i <= bounds.Last; i++ {
 			e, err := w.Entry(g, i)
-			if err != nil {
-				return "", err
+			term, termErr := w.Term(g, i)
+			if termErr != nil {
+				return "", nil, termErr
 			}
+			var c *messages.CorruptError
+			if errors.As(err, &c) {
+				if c.Index != i || c.Path == "" {
+					return "", nil, fmt.Errorf("entry %d of group %d: %w", i, g, err)
+				}
+				damaged = append(damaged, c)
+				fmt.Fprintf(&b, "  %d/%d type %s\n", i, term, damagedEntry)
+				continue
+			}
+			if err != nil {
+				return "", nil, err
+			}
+			if e.Index != i || e.Term != term {
+				return "", nil, fmt.Errorf("entry %d of group %d is %d/%d, of term %d", i, g, e.Index, e.Term, term)
+			}
+			all = append(all, e)
 			data := string(e.Data)
 			if len(data) > 40 {
 				data = fmt.Sprintf("%s…(%d)", data[:40], len(data))
@@ -111,14 +144,65 @@ func describe(w *raftlog.WAL) (string, error) {
 			fmt.Fprintf(&b, "  %d/%d type %d %q\n", e.Index, e.Term, e.Type, data)
 		}
 		entries, err := w.Entries(g, bounds.First, bounds.Last+1, 1<<30)
-		if err != nil {
-			return "", err
+		if len(damaged) > before {
+			var c *messages.CorruptError
+			if !errors.As(err, &c) {
+				return "", nil, fmt.Errorf("a range with damage: %w", err)
+			}
+			continue
 		}
-		if len(entries) != int(bounds.Last+1-bounds.First) {
-			return "", fmt.Errorf("%d entries in the range of %v", len(entries), bounds)
+		if err != nil {
+			return "", nil, err
+		}
+		if len(entries) != len(all) {
+			return "", nil, fmt.Errorf("%d entries in the range of %v", len(entries), bounds)
+		}
+		for i, e := range entries {
+			if o := all[i]; e.Index != o.Index || e.Term != o.Term || e.Type != o.Type || !bytes.Equal(e.Data, o.Data) {
+				return "", nil, fmt.Errorf("entry %d of group %d differs in a range", o.Index, g)
+			}
 		}
 	}
-	return b.String(), nil
+	for _, g := range w.Groups() {
+		for _, name := range stableNames {
+			if v, err := w.Stable(g, name); err == nil {
+				fmt.Fprintf(&b, "group %d: %s = %q\n", g, name, v)
+			} else if !errors.Is(err, messages.ErrNotFound) {
+				return "", nil, err
+			}
+		}
+	}
+	return b.String(), damaged, nil
+}
+
+const damagedEntry = "damaged"
+
+// sameButDamaged compares two descriptions, but for the data of entries that
+// are damaged in the first.
+func sameButDamaged(got, want string) bool {
+	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
+	if len(g) != len(w) {
+		return false
+	}
+	for i := range g {
+		if prefix, ok := strings.CutSuffix(g[i], damagedEntry); ok && strings.HasPrefix(w[i], prefix) {
+			continue
+		}
+		if g[i] != w[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// scrub goes once around.
+func scrub(w *raftlog.WAL) (damage []raftlog.Damage, err error) {
+	for {
+		n, d, err := w.Scrub()
+		if damage = append(damage, d...); n == 0 || err != nil {
+			return damage, err
+		}
+	}
 }
 
 func mustDescribe(t testing.TB, w *raftlog.WAL) string {
@@ -204,11 +288,11 @@ func (fs files) clone() files {
 	return c
 }
 
-// segments lists the files of the engine, in order.
-func (fs files) segments() []string {
+// named lists the files with a name, in the order of their segments.
+func (fs files) named(base string) []string {
 	var names []string
 	for name := range fs {
-		if filepath.Dir(filepath.Dir(name)) == "wal" && filepath.Base(name) == "00000000000000000001" {
+		if filepath.Dir(filepath.Dir(name)) == "wal" && filepath.Base(name) == base {
 			names = append(names, name)
 		}
 	}
@@ -216,17 +300,13 @@ func (fs files) segments() []string {
 	return names
 }
 
+const logFile = "00000000000000000001"
+
+// segments lists the files of the engine, in order.
+func (fs files) segments() []string { return fs.named(logFile) }
+
 // summaries lists the summaries, in order.
-func (fs files) summaries() []string {
-	var names []string
-	for name := range fs {
-		if filepath.Base(name) == "SUMMARY" {
-			names = append(names, name)
-		}
-	}
-	sort.Strings(names)
-	return names
-}
+func (fs files) summaries() []string { return fs.named("SUMMARY") }
 
 // memory is where tests that reopen thousands of times put their logs: syncs
 // cost nothing there.

@@ -32,6 +32,12 @@ func appendUntilKilled(dir string) {
 	}
 	w, err := raftlog.Open(dir, raftlog.Options{SegmentBytes: 8 << 10})
 	fail(err)
+	go func() {
+		for { // as fast as it can, so that kills hit it
+			_, err := w.Maintain()
+			fail(err)
+		}
+	}()
 	out := bufio.NewWriter(os.Stdout)
 	next := []uint64{w.Bounds(0).Last + 1, w.Bounds(1).Last + 1}
 	for round := 0; ; round++ {
@@ -121,7 +127,14 @@ func TestKill(t *testing.T) {
 				}
 			}
 		}
+		mustMaintain(t, w)
+		if damage, err := scrub(w); err != nil || len(damage) > 0 {
+			t.Fatalf("round %d: %v, %v", round, damage, err)
+		}
 		mustClose(t, w)
+		if r, err := raftlog.Inspect(dir); err != nil || len(r.Damage) > 0 {
+			t.Fatalf("round %d: %v, %v", round, r.Damage, err)
+		}
 	}
 	t.Logf("%d of 20 kills left a torn write", repairs)
 }

@@ -80,10 +80,10 @@ func (w *WAL) retire() error {
 	for _, l := range left {
 		removed := l.removed.Load()
 		if l.engine != nil {
-			if err := l.writer.close(!removed); err != nil {
+			err := l.writer.close(!removed)
+			if l.engine = nil; err != nil {
 				return fmt.Errorf("close segment: %w", err)
 			}
-			l.engine = nil
 		}
 		if !removed {
 			s := l.summarise(w.identity, l.records)
@@ -167,7 +167,11 @@ func (w *WAL) raise() error {
 	}
 	m := w.manifest
 	m.floor, m.ordinal, m.checkpoint = first, oldest, at
-	if err := m.write(w.disk, w.dir); err != nil {
+	err := m.write(w.disk, w.dir)
+	if errors.Is(err, messages.ErrDiskFull) {
+		return nil // the floor stays where it was
+	}
+	if err != nil {
 		return err
 	}
 	w.state.Lock()

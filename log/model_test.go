@@ -326,6 +326,42 @@ func TestModel(t *testing.T) {
 				durable, changes = staged.clone(), 0
 				durable.compare(t, w)
 			},
+			"maintain": func(t *rapid.T) {
+				// Until nothing is due, or only once: what is staged stays so.
+				for w.Due() {
+					if _, err := w.Maintain(); err != nil {
+						t.Fatal(err)
+					}
+					if rapid.Bool().Draw(t, "once") {
+						break
+					}
+				}
+				durable.compare(t, w)
+			},
+			"scrub": func(t *rapid.T) {
+				if damage, err := scrub(w); err != nil || len(damage) > 0 {
+					t.Fatal(damage, err)
+				}
+			},
+			"restart, all verified": func(t *rapid.T) {
+				options.VerifyAll = true
+				reopen()
+				options.VerifyAll = false
+				durable.compare(t, w)
+			},
+			"restart without a summary": func(t *rapid.T) {
+				names, err := filepath.Glob(filepath.Join(dir, "wal", "*", "SUMMARY"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(names) > 0 {
+					if err := os.Remove(rapid.SampledFrom(names).Draw(t, "name")); err != nil {
+						t.Fatal(err)
+					}
+				}
+				reopen()
+				durable.compare(t, w)
+			},
 			"restart": func(t *rapid.T) {
 				reopen()
 				durable.compare(t, w)

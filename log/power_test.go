@@ -1,11 +1,13 @@
 package log_test
 
 import (
-	"bytes"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -16,20 +18,27 @@ import (
 
 // powerDisk knows what would be left of a log after a power cut, in the
 // strictest reading of POSIX: the bytes that were synced, under the names that
-// the directory had when it was synced. Before each step it calls cut.
+// their directory had when it was synced, if that directory's own name is there
+// by the same rule. Before each step it calls cut.
 type powerDisk struct {
 	root   string
-	synced map[uint64][]byte            // by file number: contents at the last sync
-	names  map[string]map[string]uint64 // by directory: its names at the last sync
+	synced map[uint64][]byte          // by file number: contents at the last sync
+	names  map[uint64]map[string]node // by number of the directory: its names at the last sync
 	cut    func()
 }
 
-func (d *powerDisk) number(path string) (uint64, bool) {
+// node is a file or a directory.
+type node struct {
+	number uint64
+	dir    bool
+}
+
+func stat(path string) (node, bool) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return 0, false
+		return node{}, false
 	}
-	return fileNumber(info), true
+	return node{fileNumber(info), info.IsDir()}, true
 }
 
 func (d *powerDisk) Sync(f *os.File) error {
@@ -38,53 +47,64 @@ func (d *powerDisk) Sync(f *os.File) error {
 	if err != nil {
 		return err
 	}
-	n, _ := d.number(f.Name())
-	d.synced[n] = data
+	n, _ := stat(f.Name())
+	d.synced[n.number] = data
 	return durable.OS.Sync(f)
+}
+
+func list(dir string) (map[string]node, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	names := map[string]node{}
+	for _, e := range entries {
+		names[e.Name()], _ = stat(filepath.Join(dir, e.Name()))
+	}
+	return names, nil
 }
 
 func (d *powerDisk) SyncDir(dir string) error {
 	d.cut()
-	list, err := os.ReadDir(dir)
-	if err != nil {
+	n, ok := stat(dir)
+	names, err := list(dir)
+	if err != nil || !ok {
 		return err
 	}
-	names := map[string]uint64{}
-	for _, e := range list {
-		if !e.IsDir() {
-			names[e.Name()], _ = d.number(filepath.Join(dir, e.Name()))
-		}
-	}
-	d.names[dir] = names
+	d.names[n.number] = names
 	return nil
 }
 
 func (d *powerDisk) Rename(from, to string) error { d.cut(); return os.Rename(from, to) }
 func (d *powerDisk) Remove(path string) error     { d.cut(); return os.Remove(path) }
 
-// after returns the files as a power cut at this moment may leave them. Of what
-// was not synced, a random part of the blocks, the lengths and the names has
-// made it to the disk; with strict, nothing has.
-func (d *powerDisk) after(t testing.TB, r *rand.Rand, strict bool) files {
-	live := readFiles(t, d.root)
-	numbers := map[uint64]string{}
-	for name := range live {
-		n, _ := d.number(filepath.Join(d.root, name))
-		numbers[n] = name
-	}
-	left := files{}
-	keep := func(name string, number uint64) {
-		synced := d.synced[number]
-		current, ok := numbers[number]
-		if strict || !ok {
-			left[name] = synced
-			return
+// after returns the files as a power cut at this moment may leave them, and the
+// directories. Of what was not synced, a random part of the blocks, the lengths
+// and the names has made it to the disk; with strict, nothing has.
+func (d *powerDisk) after(t testing.TB, r *rand.Rand, strict bool) (files, []string) {
+	live := map[uint64]string{} // where each file and directory is now
+	if err := filepath.WalkDir(d.root, func(path string, _ os.DirEntry, err error) error {
+		if n, ok := stat(path); ok {
+			live[n.number] = path
 		}
-		data := bytes.Clone(live[current])
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	contents := func(number uint64) []byte {
+		synced := d.synced[number]
+		path, ok := live[number]
+		if strict || !ok {
+			return synced
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
 		const block = 32 // smaller than a sector, so that small logs tear often
 		for at := 0; at < len(data); at += block {
 			end := min(at+block, len(data))
-			if name != "MARK" && r.IntN(2) == 0 {
+			if filepath.Base(path) != "MARK" && r.IntN(2) == 0 {
 				continue
 			}
 			clear(data[at:end])
@@ -95,25 +115,52 @@ func (d *powerDisk) after(t testing.TB, r *rand.Rand, strict bool) files {
 		if len(synced) > len(data) || r.IntN(2) == 0 {
 			data = data[:max(min(len(synced), len(data)), r.IntN(len(data)+1))]
 		}
-		left[name] = data
+		return data
 	}
-	for _, dir := range []string{d.root, filepath.Join(d.root, "wal")} {
-		prefix, err := filepath.Rel(d.root, dir)
-		if err != nil {
-			t.Fatal(err)
+	left := files{}
+	var dirs []string
+	var walk func(number uint64, prefix string)
+	walk = func(number uint64, prefix string) {
+		names := maps.Clone(d.names[number])
+		if path, ok := live[number]; ok && !strict {
+			now, err := list(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range slices.Sorted(maps.Keys(now)) {
+				if names[name] != now[name] && r.IntN(2) == 0 {
+					if names == nil {
+						names = map[string]node{}
+					}
+					names[name] = now[name]
+				}
+			}
+			for _, name := range slices.Sorted(maps.Keys(names)) {
+				if _, ok := now[name]; !ok && r.IntN(2) == 0 {
+					delete(names, name)
+				}
+			}
 		}
-		for name, number := range d.names[dir] {
-			keep(filepath.Join(prefix, name), number)
+		for _, name := range slices.Sorted(maps.Keys(names)) {
+			path := filepath.Join(prefix, name)
+			if n := names[name]; n.dir {
+				dirs = append(dirs, path)
+				walk(n.number, path)
+			} else {
+				left[path] = contents(n.number)
+			}
 		}
 	}
-	return left
+	root, _ := stat(d.root)
+	walk(root.number, "")
+	return left, dirs
 }
 
 // TestPowerCut cuts the power before every step that makes something durable,
 // over and over, and opens what is left: never an error, never less than what
 // was acknowledged, never something that was not there.
 func TestPowerCut(t *testing.T) {
-	cuts, torn := 0, 0
+	cuts, torn, summaries, relocated, raised := 0, 0, 0, 0, 0
 	for seed := range uint64(6) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		root, victim, single := memory(t), memory(t), memory(t)
@@ -121,31 +168,63 @@ func TestPowerCut(t *testing.T) {
 		s := mustOpen(t, single, raftlog.Options{})
 		states := []string{""}
 		acknowledged := 0
-		d := &powerDisk{root: root, synced: map[uint64][]byte{}, names: map[string]map[string]uint64{}}
+		d := &powerDisk{root: root, synced: map[uint64][]byte{}, names: map[uint64]map[string]node{}}
 		options := raftlog.Options{SegmentBytes: 300, NoLock: true}
 		d.cut = func() {
 			cuts++
-			left := d.after(t, r, cuts%3 == 0)
+			left, dirs := d.after(t, r, cuts%3 == 0)
 			left.write(t, victim)
+			for _, dir := range dirs {
+				if err := os.MkdirAll(filepath.Join(victim, dir), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			summaries += len(left.summaries())
 			o := options
-			o.OnRepair = func(messages.TailRepaired) { torn++ }
+			repairs := 0
+			o.OnRepair = func(messages.TailRepaired) { repairs++ }
+			o.VerifyAll = cuts%4 == 0
 			w, err := raftlog.Open(victim, o)
 			if err != nil {
 				t.Fatalf("seed %d, cut %d: %v", seed, cuts, err)
 			}
+			torn += repairs
 			got := mustDescribe(t, w)
-			mustClose(t, w)
-			for i := acknowledged; i < len(states); i++ {
-				if states[i] == got {
-					return
-				}
+			found := false
+			for i := acknowledged; i < len(states) && !found; i++ {
+				found = states[i] == got
 			}
-			t.Fatalf("seed %d, cut %d: %d acknowledged, found\n%s", seed, cuts, acknowledged, got)
+			if !found {
+				t.Fatalf("seed %d, cut %d: %d acknowledged, found\n%s", seed, cuts, acknowledged, got)
+			}
+			// The log goes on, and there is no damage in it that would show later.
+			put(t, w, 99, 1, strings.Repeat("after", 50))
+			mustSync(t, w)
+			if damage, err := scrub(w); err != nil || slices.ContainsFunc(damage, func(d raftlog.Damage) bool { return filepath.Base(d.Err.Path) != "SUMMARY" }) {
+				t.Fatalf("seed %d, cut %d: scrub: %v, %v", seed, cuts, damage, err)
+			}
+			mustClose(t, w)
+			if report, err := raftlog.Inspect(victim); err != nil || len(report.Damage) > 0 || report.Torn != nil {
+				t.Fatalf("seed %d, cut %d: inspect: %v, %v, %v", seed, cuts, report.Damage, report.Torn, err)
+			}
 		}
 		o := options
 		o.Disk = d
 		w := mustOpen(t, root, o)
-		for range 40 {
+		// A group that lags behind, so that entries have to be relocated.
+		for _, l := range []*raftlog.WAL{s, w} {
+			put(t, l, 5, 1, "lagging", "", "behind")
+		}
+		mustSync(t, s)
+		states = append(states, mustDescribe(t, s))
+		for _, l := range []*raftlog.WAL{s, w} {
+			if _, err := l.SetStable(5, "a", []byte("value")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mustSync(t, s)
+		states = append(states, mustDescribe(t, s))
+		for range 60 {
 			for range 1 + r.IntN(4) {
 				group := uint64(r.IntN(2))
 				b := s.Bounds(group)
@@ -157,7 +236,7 @@ func TestPowerCut(t *testing.T) {
 					change = func(l *raftlog.WAL) (uint64, error) { return l.TruncateFrom(group, b.Last-1) }
 				case k <= 2 && !b.Empty():
 					change = func(l *raftlog.WAL) (uint64, error) { return l.TruncateBefore(group, b.Last) }
-				case k == 3:
+				case k == 3 && group > 0:
 					change = func(l *raftlog.WAL) (uint64, error) { return l.Reset(group, b.Last+3, b.LastTerm+1) }
 				}
 				for _, l := range []*raftlog.WAL{s, w} {
@@ -185,10 +264,21 @@ func TestPowerCut(t *testing.T) {
 		}
 		mustClose(t, w)
 		mustClose(t, s)
+		report, err := raftlog.InspectRecords(root, func(r raftlog.RecordReport) {
+			if r.Kind == "relocated" {
+				relocated++
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if report.Floor > 1 {
+			raised++
+		}
 	}
-	t.Logf("%d power cuts, %d torn writes repaired", cuts, torn)
-	if torn == 0 {
-		t.Error("no cut tore a write")
+	t.Logf("%d power cuts, %d torn writes repaired, %d summaries, %d relocations, %d floors raised", cuts, torn, summaries, relocated, raised)
+	if torn == 0 || summaries == 0 || relocated == 0 || raised == 0 {
+		t.Error("no cut tore a write, or there was no summary, relocation or compaction")
 	}
 }
 

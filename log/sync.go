@@ -73,6 +73,7 @@ func (w *WAL) seal() (b *batch, changes int, err error) {
 		changes = w.drop()
 		return nil, changes, fmt.Errorf("%d bytes free, %d needed: %w", free, need, messages.ErrDiskFull)
 	}
+	b.roomy = free >= need+w.options.ReserveBytes+w.fillSize()
 	changes = len(b.changes) - b.inner
 	if b.shrinks {
 		w.metadataBytes = w.index.checkpointSize() + size
@@ -150,11 +151,11 @@ func (w *WAL) commit(b *batch) error {
 		return err
 	}
 	w.meanBatch.Store((7*w.meanBatch.Load() + b.framed) / 8)
-	if size := t.end + b.framed; size > t.filled {
+	if size := t.end + b.framed; size > t.filled && b.roomy { // zeros must not take the last of the space
 		if w.meanBatch.Load() >= reserveFrom {
 			t.reserve(max(size, w.fillSize()))
-		} else if err := t.fill(size+fillStep, false); err != nil {
-			return durable.Wrap(err)
+		} else if err := durable.Wrap(t.fill(size+fillStep, false)); err != nil && !errors.Is(err, messages.ErrDiskFull) {
+			return err
 		}
 	}
 	b.bodies = b.bodies[:0]
