@@ -41,7 +41,7 @@ func subscribe(engine *actor.Engine, watch func(event any)) {
 	engine.Subscribe(engine.SpawnFunc(func(c *actor.Context) {
 		switch m := c.Message().(type) {
 		case messages.ActorFailed, messages.ActorRecovered, messages.TailRepaired, messages.DamageFound,
-			messages.DataRebuilt, messages.SnapshotTaken, messages.LogCompacted:
+			messages.DataRebuilt, messages.SnapshotTaken, messages.LogCompacted, messages.LogCut, messages.Stalled, messages.StallEnded:
 			watch(m)
 		}
 	}, "watch", actor.WithID("events"), actor.WithMaxRestarts(1<<30)))

@@ -226,6 +226,9 @@ func (s *stages) event(e any) {
 		}
 	case messages.DamageFound:
 		s.fail(fmt.Errorf("damage was found by %s: %w", m.Actor, m.Err))
+	case messages.Stalled:
+		s.say("the disk does not answer: %s of %s for %s", m.Call, m.Actor, timeText(m.For))
+		s.note("the disk did not answer for %s", timeText(m.For))
 	case messages.TailRepaired:
 		s.say("a write that the crash cut short was removed: %s at offset %d of %s", plural(m.Bytes, "byte"), m.Offset, m.Path)
 	case messages.DataRebuilt:
