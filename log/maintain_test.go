@@ -1,6 +1,9 @@
 package log_test
 
 import (
+	"bytes"
+	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -132,4 +135,119 @@ func TestRelocate(t *testing.T) {
 		check("verified", raftlog.Options{})
 		mustClose(t, w)
 	}
+}
+
+// A summary that is made again from the records is the one that was written
+// when the segment was closed, whatever the segment holds.
+func TestSummaryRebuilt(t *testing.T) {
+	kinds := map[string]int{}
+	for seed := range uint64(12) {
+		r := rand.New(rand.NewPCG(seed, 77))
+		dir := memory(t)
+		o := raftlog.Options{SegmentBytes: 200 + int(seed%4)*300}
+		w := mustOpen(t, dir, o)
+		put(t, w, 7, 3, "lagging", "", "behind")
+		for round := range 120 {
+			for range 1 + r.IntN(3) {
+				group := uint64(r.IntN(3))
+				b := w.Bounds(group)
+				var err error
+				switch k := r.IntN(14); {
+				case k == 0 && b.Last > b.First+2:
+					_, err = w.TruncateFrom(group, b.Last-uint64(r.IntN(3)))
+				case k <= 3 && !b.Empty():
+					_, err = w.TruncateBefore(group, b.Last+uint64(r.IntN(2)))
+				case k == 4 && round%10 == 0:
+					_, err = w.Reset(group, b.Last+5, b.LastTerm+1)
+				case k == 5:
+					_, err = w.SetStable(group, stableNames[r.IntN(2)], []byte(strings.Repeat("v", r.IntN(9))))
+				case k == 6:
+					_, err = w.SetStable(group, stableNames[r.IntN(2)], nil)
+				case k == 7:
+					_, err = w.Append(group, nil, &messages.HardState{Term: 1 << 20, Vote: 3, Commit: b.Last})
+				default:
+					es := make([]messages.Entry, 1+r.IntN(4))
+					for i := range es {
+						es[i] = messages.Entry{Term: 1000 + uint64(round*3+i), Type: uint8(r.IntN(2)), Data: []byte(strings.Repeat("d", r.IntN(60)))}
+					}
+					_, err = w.Append(group, es, nil)
+				}
+				// Checked against what is staged, and chosen by what is durable.
+				if err != nil && !errors.Is(err, messages.ErrCompacted) && !errors.Is(err, messages.ErrNotFound) && !errors.Is(err, messages.ErrStaleTerm) {
+					t.Fatal(err)
+				}
+			}
+			mustSync(t, w)
+			if round == 60 {
+				mustClose(t, w)
+				w = mustOpen(t, dir, o)
+			}
+		}
+		want := mustDescribe(t, w)
+		for range 3 { // until there is nothing more to relocate and remove
+			mustClose(t, w)
+			w = mustOpen(t, dir, o)
+			mustMaintain(t, w)
+		}
+		mustClose(t, w)
+		base := readFiles(t, dir)
+		names := base.summaries()
+		if len(names) < 2 {
+			t.Fatalf("seed %d: %d summaries", seed, len(names))
+		}
+		closed := map[string]bool{}
+		for _, name := range names {
+			closed[filepath.Join(dir, beside(name, logFile))] = true
+		}
+		if _, err := raftlog.InspectRecords(dir, func(r raftlog.RecordReport) {
+			if closed[r.Path] {
+				kinds[r.Kind]++
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		check := func(what string, fs files, o raftlog.Options) {
+			t.Helper()
+			fs.write(t, dir)
+			w := mustOpen(t, dir, o)
+			if got := mustDescribe(t, w); got != want {
+				t.Fatalf("seed %d, %s:\n%swant\n%s", seed, what, got, want)
+			}
+			mustMaintain(t, w)
+			// Where dead entries lie, nobody but Scrub looks.
+			if damage, err := scrub(w); err != nil || len(damage) > 1 || len(damage) > 0 && filepath.Base(damage[0].Err.Path) != "SUMMARY" {
+				t.Fatalf("seed %d, %s: scrub: %v, %v", seed, what, damage, err)
+			} else if len(damage) > 0 && !strings.HasPrefix(what, "damaged") {
+				t.Fatalf("seed %d, %s: not rebuilt: %v", seed, what, damage)
+			}
+			mustClose(t, w)
+			left := readFiles(t, dir)
+			for _, name := range names {
+				if !bytes.Equal(left[name], base[name]) {
+					t.Fatalf("seed %d, %s: %s is\n%x, was\n%x", seed, what, name, left[name], base[name])
+				}
+			}
+		}
+		o.NoLock = true
+		check("untouched", base, o)
+		none := base.clone()
+		for _, name := range names {
+			delete(none, name)
+			one := base.clone()
+			delete(one, name)
+			check("without "+name, one, o)
+			one[name] = bytes.Clone(base[name])
+			one[name][r.IntN(len(one[name]))] ^= 1 << r.IntN(8)
+			check("damaged "+name, one, o)
+		}
+		check("without any", none, o)
+		o.VerifyAll = true
+		check("verified", base, o)
+	}
+	for _, kind := range []string{"append", "truncateFrom", "truncateBefore", "reset", "stable", "checkpoint", "relocated"} {
+		if kinds[kind] == 0 {
+			t.Errorf("no %s in any closed segment: %v", kind, kinds)
+		}
+	}
+	t.Logf("in closed segments: %v", kinds)
 }

@@ -51,6 +51,7 @@ const (
 	foldHasCommit
 	foldWhole
 	foldHasTail
+	foldUnknown
 )
 
 // encode returns the bytes of the summary. The locators must be in memory.
@@ -196,7 +197,8 @@ func readSummary(path string, identity [16]byte, ordinal uint32) (*summary, erro
 	return s, nil
 }
 
-// decodeSummary decodes a header and the metadata behind it.
+// decodeSummary decodes a header and the metadata behind it. It accepts exactly
+// what encode produces.
 func decodeSummary(b []byte) (*summary, error) {
 	bad := func(what string) (*summary, error) { return nil, fmt.Errorf("summary: %s", what) }
 	if len(b) < summaryHeader || string(b[:8]) != summaryMagic {
@@ -241,16 +243,19 @@ func decodeSummary(b []byte) (*summary, error) {
 		t.types, ok = r.runs(t)
 		return ok
 	}
-	groups := r.uvarint()
+	groups, before := r.uvarint(), uint64(0)
 	for i := uint64(0); i < groups; i++ {
 		id := r.uvarint()
 		flags := r.byte()
-		if r.failed || s.fold.groups[id] != nil {
+		if r.failed || i > 0 && id <= before || flags&foldUnknown != 0 || flags&foldHasHard != 0 && flags&foldHasCommit != 0 {
 			return bad("group")
 		}
+		before = id
 		g := s.fold.group(id)
 		if flags&foldHasCut != 0 {
-			g.cut = r.uvarint()
+			if g.cut = r.uvarint(); g.cut == math.MaxUint64 {
+				return bad("cut")
+			}
 		}
 		if g.hasFirst = flags&foldHasFirst != 0; g.hasFirst {
 			g.first, g.prevTerm = r.uvarint(), r.uvarint()
@@ -279,12 +284,16 @@ func decodeSummary(b []byte) (*summary, error) {
 				return bad("moved entries")
 			}
 		}
-		names := r.uvarint()
+		names, last := r.uvarint(), ""
 		for j := uint64(0); j < names && !r.failed; j++ {
 			if g.stable == nil {
 				g.stable = map[string][]byte{}
 			}
 			name := string(r.bytes(r.uvarint()))
+			if j > 0 && name <= last {
+				return bad("names")
+			}
+			last = name
 			n := r.uvarint()
 			g.stable[name] = nil
 			if n > 0 {
