@@ -144,7 +144,7 @@ func (w *WAL) move(id uint64, victim *segment, limit int) (int, error) {
 	ch := change{kind: kindRelocated, group: id, index: entries[0].Index}
 	n := w.encode(&ch, entries)
 	w.open.inner++
-	w.open.grows = true
+	w.open.grows, w.open.shrinks = true, true
 	w.stage(&ch)
 	return n, nil
 }

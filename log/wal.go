@@ -158,7 +158,7 @@ func (w *WAL) Close() error {
 	}
 	for _, l := range w.left {
 		if l.engine != nil {
-			errs = append(errs, l.writer.close(false))
+			errs = append(errs, l.writer.close(!poisoned && !l.removed.Load()))
 		}
 		if !poisoned && !l.removed.Load() && l.fold != nil {
 			errs = append(errs, l.summarise(w.identity, l.records).write(l.summaryPath()))
