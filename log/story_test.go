@@ -1,6 +1,7 @@
 package log_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,17 +16,20 @@ import (
 
 // story is the state of one file of testdata/stories. Its commands:
 //
-//	open [segment-bytes=N]        open, say what was repaired and how far it is durable
+//	open [segment-bytes=N] [verify]   open, say what was repaired and how far it is durable
 //	close                         close
 //	append [group=N] [term=N] [hard=(term,vote,commit)]   the payloads, one a line
 //	truncate-from, truncate-before, reset  [group=N] index=N [term=N]
 //	set [group=N] name=S [value=S]         no value: remove
 //	sync [fail=N]                 the N-th step that goes to the disk fails
+//	maintain                      Maintain, and Sync when it asks for one, until nothing is due
+//	scrub                         once around: what is damaged
 //	show                          bounds, entries and stable values
-//	files                         the segments and their sizes
+//	files                         the segments, the sizes of their records, and what else there is of each
 //	records                       every record, as inspect sees it
 //	save-mark, restore-mark       keep the mark, put it back: a power cut loses its updates
-//	cut, zero, flip  [segment=N] back=N    damage N bytes before the end of a segment (the last by default)
+//	cut, zero, flip  [segment=N] [summary] back=N    damage N bytes before the end of a segment (the last by
+//	                              default), or of its summary; without zeros
 //	remove name=S                 remove a file
 type story struct {
 	dir  string
@@ -62,9 +66,16 @@ func (s *story) run(t *testing.T, d *datadriven.TestData) string {
 		return fmt.Sprintf("position %d", p)
 	}
 	switch d.Cmd {
+	case "open", "files", "records", "save-mark", "restore-mark", "cut", "zero", "flip", "remove":
+	default:
+		if s.w == nil {
+			return "not open"
+		}
+	}
+	switch d.Cmd {
 	case "open":
 		var b strings.Builder
-		w, err := raftlog.Open(s.dir, raftlog.Options{Disk: &s.disk, SegmentBytes: int(limit), OnRepair: func(r messages.TailRepaired) {
+		w, err := raftlog.Open(s.dir, raftlog.Options{Disk: &s.disk, SegmentBytes: int(limit), VerifyAll: d.HasArg("verify"), OnRepair: func(r messages.TailRepaired) {
 			fmt.Fprintf(&b, "repaired %s: %d bytes at %d: %s\n", r.Path, r.Bytes, r.Offset, r.Reason)
 		}})
 		if err != nil {
@@ -118,13 +129,39 @@ func (s *story) run(t *testing.T, d *datadriven.TestData) string {
 			return fmt.Sprintf("%d changes, %v\npoisoned %v, durable %d", n, err, s.w.Poisoned(), s.w.Durable())
 		}
 		return fmt.Sprintf("%d changes, durable %d", n, s.w.Durable())
+	case "maintain":
+		if err := maintain(s.w); err != nil {
+			return err.Error()
+		}
+		return fmt.Sprintf("durable %d", s.w.Durable())
+	case "scrub":
+		damage, err := scrub(s.w)
+		if err != nil {
+			return err.Error()
+		}
+		var b strings.Builder
+		for _, d := range damage {
+			fmt.Fprintf(&b, "group %d, index %d: %v\n", d.Group, d.Index, d.Err)
+		}
+		return b.String()
 	case "show":
-		return mustDescribe(t, s.w)
+		text, _, err := survey(s.w)
+		if err != nil {
+			return err.Error()
+		}
+		return text
 	case "files":
 		var b strings.Builder
 		fs := readFiles(t, s.dir)
 		for _, name := range fs.segments() {
-			fmt.Fprintf(&b, "%s %d bytes\n", name, len(fs[name]))
+			fmt.Fprintf(&b, "%s %d bytes", filepath.Dir(name), end(fs[name]))
+			if end(fs[name]) < len(fs[name]) {
+				b.WriteString(" and zeros")
+			}
+			if _, ok := fs[beside(name, "SUMMARY")]; ok {
+				b.WriteString(", summary")
+			}
+			b.WriteString("\n")
 		}
 		return b.String()
 	case "records":
@@ -160,10 +197,14 @@ func (s *story) run(t *testing.T, d *datadriven.TestData) string {
 		names := fs.segments()
 		target := names[len(names)-1]
 		if segment != 0 {
-			target = fmt.Sprintf("wal/%020d", segment)
+			target = fmt.Sprintf("wal/%08d/%s", segment, logFile)
+		}
+		if d.HasArg("summary") {
+			target = beside(target, "SUMMARY")
 		}
 		data := fs[target]
-		at := len(data) - int(back)
+		size := end(data)
+		at := size - int(back)
 		switch d.Cmd {
 		case "cut":
 			data = data[:at]
@@ -175,7 +216,7 @@ func (s *story) run(t *testing.T, d *datadriven.TestData) string {
 		if err := os.WriteFile(filepath.Join(s.dir, target), data, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		return fmt.Sprintf("%s at %d of %d", target, at, at+int(back))
+		return fmt.Sprintf("%s at %d of %d", target, at, size)
 	case "remove":
 		if err := os.Remove(filepath.Join(s.dir, name)); err != nil {
 			t.Fatal(err)
@@ -185,3 +226,6 @@ func (s *story) run(t *testing.T, d *datadriven.TestData) string {
 	t.Fatalf("unknown command %s", d.Cmd)
 	return ""
 }
+
+// end is where the zeros begin.
+func end(data []byte) int { return len(bytes.TrimRight(data, "\x00")) }
