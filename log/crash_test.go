@@ -822,6 +822,7 @@ func (c *crashRun) maintain() {
 
 func (c *crashRun) reopen() {
 	c.t.Helper()
+	c.sync() // what was staged beside the maintenance
 	if err := c.w.Close(); err != nil {
 		c.t.Fatal(err)
 	}

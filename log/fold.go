@@ -120,7 +120,10 @@ func (s *stretch) add(c *change, body uint32) {
 	for i := range c.entries {
 		e := &c.entries[i]
 		s.push(locator{offset: body + e.off, size: e.size, crc: e.crc}, e.term, uint64(e.typ))
+		s.around -= uint64(e.size)
 	}
+	last := &c.entries[len(c.entries)-1]
+	s.around += uint64(last.off) + uint64(last.size)
 }
 
 func (g *groupFold) cutFrom(index uint64) {

@@ -30,16 +30,17 @@ func (w *WAL) relocate() (staged bool, err error) {
 	}
 	moved := 0
 	for _, id := range w.Groups() {
-		n, err := w.move(id, victim, relocateBytes-moved)
-		if errors.Is(err, messages.ErrCorrupt) || errors.Is(err, messages.ErrOverloaded) {
-			continue // damage stays where it is, and is found by whoever reads it
-		}
-		if err != nil {
-			return staged, fmt.Errorf("relocate: %w", err)
-		}
-		staged = staged || n > 0
-		if moved += n; moved >= relocateBytes {
-			break
+		for after := uint64(0); moved < relocateBytes; {
+			var n int
+			n, after, err = w.move(id, victim, after, relocateBytes-moved)
+			if err != nil {
+				return staged, fmt.Errorf("relocate: %w", err)
+			}
+			if after == 0 {
+				break
+			}
+			staged = staged || n > 0
+			moved += n
 		}
 	}
 	return staged, nil
@@ -54,21 +55,21 @@ func (w *WAL) victim() (*segment, error) {
 	if oldest >= tail {
 		return nil, nil
 	}
-	live := make([]uint64, tail-oldest+1) // entries, by segment
+	// By size, not by number: a group with many small entries may lag behind
+	// one with few large ones, or the other way round.
+	live := make([]int64, tail-oldest+1)
 	for _, g := range w.index.groups {
 		for i := range g.spans {
-			live[g.spans[i].segment.ordinal-oldest] += g.endOf(i) - g.spans[i].first
+			p := &g.spans[i]
+			live[p.segment.ordinal-oldest] += p.entries.cost(g.endOf(i) - p.first)
 		}
 	}
-	var total, used float64
-	for _, s := range w.segments[oldest-w.base:] {
-		size := float64(s.size)
-		total += size
-		if n := s.entries(); n > 0 {
-			used += size * float64(live[s.ordinal-oldest]) / float64(n)
-		}
+	var total, used int64
+	for i, s := range w.segments[oldest-w.base:] {
+		total += s.size
+		used += min(s.size, live[i])
 	}
-	if total <= spaceFactor*used+spaceSlack*float64(w.options.SegmentBytes) {
+	if total <= spaceFactor*used+spaceSlack*int64(w.options.SegmentBytes) {
 		return nil, nil
 	}
 	free, err := durable.Free(w.dir)
@@ -76,22 +77,6 @@ func (w *WAL) victim() (*segment, error) {
 		return nil, err
 	}
 	return w.segments[oldest-w.base], nil
-}
-
-// entries counts the entries in a segment, dead or alive. The caller holds
-// state.
-func (s *segment) entries() uint64 {
-	if s.summary != nil {
-		return s.summary.count
-	}
-	n := uint64(0)
-	for _, g := range s.fold.groups {
-		n += g.tail.count
-		for _, m := range g.moved {
-			n += m.count
-		}
-	}
-	return n
 }
 
 // endOf is the index after the last entry of a span.
@@ -102,16 +87,17 @@ func (g *group) endOf(i int) uint64 {
 	return g.last + 1
 }
 
-// move stages copies of a group's live entries in a segment, up to a size, and
-// returns theirs.
-func (w *WAL) move(id uint64, victim *segment, limit int) (int, error) {
+// move stages copies of a group's live entries in a segment, from an index on
+// and up to a size. It returns the size of what it has staged, and
+// the index to go on from, or 0 if there are no more.
+func (w *WAL) move(id uint64, victim *segment, after uint64, limit int) (size int, next uint64, err error) {
 	w.staging.Lock()
 	w.state.RLock()
 	var from, to, cuts uint64
 	if g, c := w.index.groups[id], w.staged[id]; g != nil && c != nil && c.cuts == g.cuts {
 		for i := range g.spans {
-			if g.spans[i].segment == victim {
-				from, to, cuts = g.spans[i].first, g.endOf(i), g.cuts
+			if end := g.endOf(i); g.spans[i].segment == victim && end > after {
+				from, to, cuts = max(after, g.spans[i].first), end, g.cuts
 				break
 			}
 		}
@@ -119,32 +105,35 @@ func (w *WAL) move(id uint64, victim *segment, limit int) (int, error) {
 	w.state.RUnlock()
 	w.staging.Unlock()
 	if from == to {
-		return 0, nil
+		return 0, 0, nil
 	}
 	entries, err := w.Entries(id, from, to, limit)
-	if errors.Is(err, messages.ErrCompacted) || errors.Is(err, messages.ErrNotFound) {
-		return 0, nil // meanwhile
+	switch {
+	case errors.Is(err, messages.ErrCompacted), errors.Is(err, messages.ErrNotFound):
+		return 0, 0, nil // meanwhile
+	case errors.Is(err, messages.ErrCorrupt):
+		return 0, to, nil // damage stays where it is, and is found by whoever reads it
+	case err != nil:
+		return 0, 0, err
 	}
-	if err != nil {
-		return 0, err
-	}
+	next = entries[len(entries)-1].Index + 1
 	w.staging.Lock()
 	defer w.staging.Unlock()
 	if err := w.usable(); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	c := w.staged[id]
 	if c == nil || c.cuts != cuts {
-		return 0, nil // they may be others now
+		return 0, 0, nil // they may be others now
 	}
 	entries = slices.DeleteFunc(entries, func(e messages.Entry) bool { return e.Index < c.first })
 	if len(entries) == 0 {
-		return 0, nil
+		return 0, next, nil
 	}
 	ch := change{kind: kindRelocated, group: id, index: entries[0].Index}
-	n := w.encode(&ch, entries)
+	size = w.encode(&ch, entries)
 	w.open.inner++
 	w.open.grows, w.open.shrinks = true, true
 	w.stage(&ch)
-	return n, nil
+	return size, next, nil
 }

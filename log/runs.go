@@ -70,11 +70,13 @@ const pageEntries = 512
 // stretch holds the locators of consecutive indexes of one group in one
 // segment, and their terms and types.
 type stretch struct {
-	base         uint64 // index of the first
-	count        uint64
-	terms, types runs
-	pages        [][]locator // nil: they are in the segment's summary
-	at           int64       // where in the summary
+	base  uint64 // index of the first
+	count uint64
+	// bytes of data, and of what the records hold around it.
+	bytes, around uint64
+	terms, types  runs
+	pages         [][]locator // nil: they are in the segment's summary
+	at            int64       // where in the summary
 }
 
 // end is the index after the last.
@@ -95,14 +97,19 @@ func (s *stretch) push(l locator, term, typ uint64) {
 	s.terms.push(s.end(), term)
 	s.types.push(s.end(), typ)
 	s.count++
+	s.bytes += uint64(l.size)
 }
 
 // cutFrom drops the entries with an index ≥ index.
 func (s *stretch) cutFrom(index uint64) {
-	if index >= s.end() {
+	if index >= s.end() || s.count == 0 {
 		return
 	}
+	for k := max(index, s.base); k < s.end(); k++ {
+		s.bytes -= uint64(s.locator(k).size)
+	}
 	i := max(index, s.base) - s.base
+	s.around = s.around * i / s.count
 	n := int((i + pageEntries - 1) / pageEntries)
 	clear(s.pages[n:])
 	s.pages = s.pages[:n]
@@ -112,6 +119,12 @@ func (s *stretch) cutFrom(index uint64) {
 	s.count = i
 	s.terms.cutFrom(s.base + i)
 	s.types.cutFrom(s.base + i)
+}
+
+// cost is about what some of the entries take up, and would take up elsewhere.
+func (s *stretch) cost(entries uint64) int64 {
+	const head = 20 // of a record, at most but for odd groups and terms
+	return int64(float64(s.bytes+s.around)*float64(entries)/float64(s.count)) + head
 }
 
 func (s *stretch) restart(base uint64) { *s = stretch{base: base} }

@@ -61,6 +61,8 @@ func (s *summary) encode() []byte {
 	add := func(t *stretch) {
 		meta = binary.AppendUvarint(meta, t.base)
 		meta = binary.AppendUvarint(meta, t.count)
+		meta = binary.AppendUvarint(meta, t.bytes)
+		meta = binary.AppendUvarint(meta, t.around)
 		meta = appendRuns(meta, t.terms, t.base)
 		meta = appendRuns(meta, t.types, t.base)
 		for _, page := range t.pages {
@@ -230,8 +232,9 @@ func decodeSummary(b []byte) (*summary, error) {
 	r := body{b: b, pos: summaryHeader}
 	take := func(t *stretch) bool {
 		t.base, t.count = r.uvarint(), r.uvarint()
+		t.bytes, t.around = r.uvarint(), r.uvarint()
 		t.at = s.locatorsAt + int64(s.count)*locatorSize
-		if r.failed || t.base == 0 || t.base > maxIndex || t.count == 0 || t.count > uint64(s.locatorsSize)/locatorSize-s.count {
+		if r.failed || t.base == 0 || t.base > maxIndex || t.count == 0 || t.bytes > uint64(s.size) || t.around > uint64(s.size) || t.count > uint64(s.locatorsSize)/locatorSize-s.count {
 			return false
 		}
 		s.count += t.count
