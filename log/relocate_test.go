@@ -342,3 +342,27 @@ func raftlogFloor(t testing.TB, dir string) uint64 {
 	}
 	return r.Floor
 }
+
+// A checkpoint that shares its sync with large appends is not taken for a large
+// checkpoint, which would be worth much garbage.
+func TestCheckpointBesideLargeBatch(t *testing.T) {
+	dir := memory(t)
+	w := mustOpen(t, dir, raftlog.Options{SegmentBytes: 4 << 10})
+	const batch = 40 << 10
+	for round := range 60 {
+		put(t, w, 0, 1, strings.Repeat("x", batch))
+		if _, err := w.TruncateBefore(0, uint64(round)+2); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Maintain(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		if size, _ := logBytes(t, dir); size > 5*batch {
+			t.Fatalf("round %d: %d bytes, and nothing is live", round, size)
+		}
+	}
+	mustClose(t, w)
+}

@@ -266,7 +266,10 @@ func (w *WAL) publish(t *writer, b *batch, last uint64) error {
 		}
 		if b.changes[i].kind == kindCheckpoint {
 			w.checkpointAt = b.first + uint64(i)
-			w.checkpointBytes = int64(len(b.records))
+			w.checkpointBytes = int64(b.ends[i])
+			if i > 0 {
+				w.checkpointBytes -= int64(b.ends[i-1])
+			}
 			w.due.Store(true)
 		}
 	}
