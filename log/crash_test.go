@@ -40,9 +40,9 @@ func (c content) at(i int) byte {
 	return 0
 }
 
-// node is a file or a directory as a crash sees it: what is certain to be on
+// diskNode is a file or a directory as a crash sees it: what is certain to be on
 // the disk, and what is there now.
-type node struct {
+type diskNode struct {
 	dir bool
 
 	synced, now content
@@ -51,15 +51,15 @@ type node struct {
 	from, to int
 	latest   bool
 
-	syncedNames, names map[string]*node
+	syncedNames, names map[string]*diskNode
 }
 
-func newDir() *node {
-	return &node{dir: true, syncedNames: map[string]*node{}, names: map[string]*node{}}
+func newDir() *diskNode {
+	return &diskNode{dir: true, syncedNames: map[string]*diskNode{}, names: map[string]*diskNode{}}
 }
 
 // changedNames lists the names that may or may not have made it to the disk.
-func (n *node) changedNames() []string {
+func (n *diskNode) changedNames() []string {
 	var changed []string
 	for name, x := range n.names {
 		if n.syncedNames[name] != x {
@@ -86,7 +86,7 @@ func (n *node) changedNames() []string {
 type recorder struct {
 	durable.Disk
 	root  string
-	tree  *node
+	tree  *diskNode
 	event func(what string)
 	// inside, if set, is called within each step, before it is carried out.
 	inside func(what, path string)
@@ -97,8 +97,8 @@ type recorder struct {
 func newRecorder(root string) *recorder {
 	r := &recorder{Disk: durable.OS, root: root, tree: newDir(), event: func(string) {}}
 	r.look()
-	var settle func(*node)
-	settle = func(n *node) {
+	var settle func(*diskNode)
+	settle = func(n *diskNode) {
 		n.synced, n.syncedNames = n.now, maps.Clone(n.names)
 		n.from, n.to = 0, 0
 		for _, x := range n.names {
@@ -112,8 +112,8 @@ func newRecorder(root string) *recorder {
 // look takes in what was done without the Disk, and reports whether anything was.
 func (r *recorder) look() bool {
 	changed := false
-	var walk func(dir string, n *node)
-	walk = func(dir string, n *node) {
+	var walk func(dir string, n *diskNode)
+	walk = func(dir string, n *diskNode) {
 		n.latest = false
 		list, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -123,7 +123,7 @@ func (r *recorder) look() bool {
 			path := filepath.Join(dir, e.Name())
 			x := n.names[e.Name()]
 			if x == nil {
-				if x = (&node{}); e.IsDir() {
+				if x = (&diskNode{}); e.IsDir() {
 					x = newDir()
 				}
 				n.names[e.Name()] = x
@@ -170,7 +170,7 @@ func (r *recorder) seen(what string) {
 }
 
 // find returns the directory that a path is in, and its last name.
-func (r *recorder) find(path string) (*node, string) {
+func (r *recorder) find(path string) (*diskNode, string) {
 	rel, err := filepath.Rel(r.root, path)
 	if err != nil || rel == "." || strings.HasPrefix(rel, "..") {
 		return nil, ""
@@ -185,7 +185,7 @@ func (r *recorder) find(path string) (*node, string) {
 	return n, parts[len(parts)-1]
 }
 
-func (r *recorder) step(what, path string, do func() error, then func(dir *node, name string)) error {
+func (r *recorder) step(what, path string, do func() error, then func(dir *diskNode, name string)) error {
 	rel, err := filepath.Rel(r.root, path)
 	if err != nil {
 		return err
@@ -209,21 +209,21 @@ func (r *recorder) step(what, path string, do func() error, then func(dir *node,
 }
 
 func (r *recorder) Sync(f *os.File) error {
-	return r.step("sync", f.Name(), func() error { return nil }, func(dir *node, name string) {
+	return r.step("sync", f.Name(), func() error { return nil }, func(dir *diskNode, name string) {
 		x := dir.names[name]
 		x.synced, x.from, x.to = x.now, 0, 0
 	})
 }
 
 func (r *recorder) SyncDir(path string) error {
-	return r.step("sync names in", path, func() error { return nil }, func(dir *node, name string) {
+	return r.step("sync names in", path, func() error { return nil }, func(dir *diskNode, name string) {
 		x := dir.names[name]
 		x.syncedNames = maps.Clone(x.names)
 	})
 }
 
 func (r *recorder) Rename(from, to string) error {
-	return r.step("rename", from, func() error { return r.Disk.Rename(from, to) }, func(dir *node, name string) {
+	return r.step("rename", from, func() error { return r.Disk.Rename(from, to) }, func(dir *diskNode, name string) {
 		target, n := r.find(to)
 		target.names[n] = dir.names[name]
 		delete(dir.names, name)
@@ -231,7 +231,7 @@ func (r *recorder) Rename(from, to string) error {
 }
 
 func (r *recorder) Remove(path string) error {
-	return r.step("remove", path, func() error { return r.Disk.Remove(path) }, func(dir *node, name string) {
+	return r.step("remove", path, func() error { return r.Disk.Remove(path) }, func(dir *diskNode, name string) {
 		delete(dir.names, name)
 	})
 }
@@ -280,10 +280,10 @@ func (m *image) write(dir string) error {
 
 // image builds one. name decides about a name that may be lost, and file about
 // what was written to a file and not synced.
-func (r *recorder) image(what string, name func(path string) (survives bool), file func(path string, n *node) content) *image {
+func (r *recorder) image(what string, name func(path string) (survives bool), file func(path string, n *diskNode) content) *image {
 	m := &image{what, map[string]content{}}
-	var walk func(prefix string, n *node)
-	walk = func(prefix string, n *node) {
+	var walk func(prefix string, n *diskNode)
+	walk = func(prefix string, n *diskNode) {
 		for _, k := range slices.Sorted(maps.Keys(union(n.names, n.syncedNames))) {
 			path := prefix + k
 			x := n.names[k]
@@ -306,21 +306,21 @@ func (r *recorder) image(what string, name func(path string) (survives bool), fi
 	return m
 }
 
-func union(a, b map[string]*node) map[string]*node {
+func union(a, b map[string]*diskNode) map[string]*diskNode {
 	u := maps.Clone(a)
 	maps.Copy(u, b)
 	return u
 }
 
-func survives(string) bool                { return true }
-func isLost(string) bool                  { return false }
-func written(_ string, n *node) content   { return n.now }
-func unwritten(_ string, n *node) content { return n.synced }
-func (n *node) pending() bool {
+func survives(string) bool                    { return true }
+func isLost(string) bool                      { return false }
+func written(_ string, n *diskNode) content   { return n.now }
+func unwritten(_ string, n *diskNode) content { return n.synced }
+func (n *diskNode) pending() bool {
 	return n.synced.size != n.now.size || !bytes.Equal(n.synced.data, n.now.data)
 }
-func (n *node) torn(at int) content { return n.mix(n.now.size, func(i int) bool { return i < at }) }
-func (n *node) mixed(r *rand.Rand, b int) content {
+func (n *diskNode) torn(at int) content { return n.mix(n.now.size, func(i int) bool { return i < at }) }
+func (n *diskNode) mixed(r *rand.Rand, b int) content {
 	size := n.now.size
 	if n.synced.size != size {
 		switch r.IntN(4) {
@@ -339,7 +339,7 @@ func (n *node) mixed(r *rand.Rand, b int) content {
 }
 
 // mix takes each byte from what was written or from what was there before.
-func (n *node) mix(size int, isNew func(i int) bool) content {
+func (n *diskNode) mix(size int, isNew func(i int) bool) content {
 	b := make([]byte, min(size, max(len(n.now.data), len(n.synced.data))))
 	for i := range b {
 		if isNew(i) {
@@ -353,9 +353,9 @@ func (n *node) mix(size int, isNew func(i int) bool) content {
 
 // pendingFiles lists the files that were written to and not synced, and the
 // names that may be lost.
-func (r *recorder) pending() (files, names []string, nodes []*node) {
-	var walk func(prefix string, n *node)
-	walk = func(prefix string, n *node) {
+func (r *recorder) pending() (files, names []string, nodes []*diskNode) {
+	var walk func(prefix string, n *diskNode)
+	walk = func(prefix string, n *diskNode) {
 		for _, k := range n.changedNames() {
 			names = append(names, prefix+k)
 		}
@@ -388,8 +388,8 @@ func (r *recorder) enumerate(what string, rng *rand.Rand, density int, use func(
 		if !n.latest {
 			continue
 		}
-		only := func(c content, others func(string, *node) content) func(string, *node) content {
-			return func(p string, x *node) content {
+		only := func(c content, others func(string, *diskNode) content) func(string, *diskNode) content {
+			return func(p string, x *diskNode) content {
 				if x == n {
 					return c
 				}
@@ -422,7 +422,7 @@ func (r *recorder) enumerate(what string, rng *rand.Rand, density int, use func(
 			block := []int{8, 512, 32, 128}[i%4]
 			use(r.image(fmt.Sprintf("%s: random subset %d of blocks of %d", what, i, block),
 				func(string) bool { return rng.IntN(2) == 0 },
-				func(p string, n *node) content { return n.mixed(rng, block) }))
+				func(p string, n *diskNode) content { return n.mixed(rng, block) }))
 		}
 	}
 }
@@ -468,8 +468,6 @@ func fullState(w *raftlog.WAL) (string, error) {
 	}
 	return b.String(), nil
 }
-
-var stableNames = []string{"a", "b"}
 
 // state is what fullState says of a log that the model describes.
 func (m *model) state() string {

@@ -261,9 +261,6 @@ func (w *WAL) publish(t *writer, b *batch, last uint64) error {
 		if err := w.index.apply(&b.changes[i], t.segment, b.bodies[i]); err != nil {
 			return fmt.Errorf("publish: %w", err)
 		}
-		if b.changes[i].kind == kindRelocated {
-			w.due.Store(true) // there may be more to move, and there is something to remove
-		}
 		if b.changes[i].kind == kindCheckpoint {
 			w.checkpointAt = b.first + uint64(i)
 			w.checkpointBytes = int64(b.ends[i])
