@@ -93,7 +93,7 @@
 //	              (name length, name, value length + 1 or 0 if removed, value)*;
 //	              flag 32: the stable values are all there are
 //	          …   locators: offset, size and CRC32C of each entry, 12 bytes
-//	stretch   first index, count, terms, types
+//	stretch   first index, count, bytes of data, bytes of the records around it, terms, types
 //	terms, types  count, (index minus the one before, value)*
 //
 // # Concurrency
