@@ -342,22 +342,6 @@ func (r *rebuild) finish() error {
 	return nil
 }
 
-// metadata is what a checkpoint holds.
-func (x *index) metadata() []groupMeta {
-	ids := slices.Sorted(maps.Keys(x.groups))
-	metas := make([]groupMeta, 0, len(ids))
-	for _, id := range ids {
-		g := x.groups[id]
-		m := groupMeta{group: id, first: g.first, count: g.last + 1 - g.first, prevTerm: g.prevTerm,
-			lastTerm: g.lastTerm(), hard: g.hard, stableNames: slices.Sorted(maps.Keys(g.stable))}
-		for _, name := range m.stableNames {
-			m.stableValues = append(m.stableValues, g.stable[name])
-		}
-		metas = append(metas, m)
-	}
-	return metas
-}
-
 // checkpointSize is the most that a checkpoint may take.
 func (x *index) checkpointSize() int64 {
 	n := int64(64)
