@@ -644,7 +644,6 @@ type crashRun struct {
 	w       *raftlog.WAL
 	m       *model
 	promise
-	seen map[string]bool // kinds of events
 }
 
 // change carries a change out on the log and on the model.
