@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"iter"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -88,6 +89,21 @@ type RecordReport struct {
 	Name string
 	// DurableBefore: everything before it was durable when it was written.
 	DurableBefore bool
+
+	refs []entryRef
+	rec  []byte
+}
+
+// AllEntries yields the entries of an append or a relocation. It must be used
+// before the call that handed out the report returns, and so must their Data.
+func (r RecordReport) AllEntries() iter.Seq[messages.Entry] {
+	return func(yield func(messages.Entry) bool) {
+		for i, e := range r.refs {
+			if !yield(messages.Entry{Index: r.First + uint64(i), Term: e.term, Type: e.typ, Data: r.rec[e.off : e.off+e.size]}) {
+				return
+			}
+		}
+	}
 }
 
 // Inspect reads and verifies every record of a log without changing anything
@@ -115,7 +131,8 @@ func InspectRecords(dir string, visit func(RecordReport)) (Report, error) {
 		return r, nil // without manifest and mark no record can be judged
 	}
 
-	see := func(i int, at uint64, offset int, c *change, size int) {
+	see := func(i int, at uint64, offset int, c *change, rec []byte) {
+		size := uvarintLen(uint64(len(rec))) + len(rec)
 		seg := r.segment(s, i)
 		if seg.Last < seg.First {
 			seg.First = at
@@ -127,7 +144,7 @@ func InspectRecords(dir string, visit func(RecordReport)) (Report, error) {
 			seg.PayloadBytes += int64(c.entries[k].size)
 		}
 		if visit != nil {
-			visit(c.report(at, seg.Path, int64(offset), int64(size)))
+			visit(c.report(at, seg.Path, int64(offset), int64(size), rec))
 		}
 	}
 	err = s.verify(see)
@@ -204,7 +221,7 @@ func (r *Report) damaged(err error) bool {
 
 // rest reads a segment that lies after damage. The wal index of its first
 // record is known only from its summary, or else from that record.
-func (r *Report) rest(s *logScan, i int, see func(int, uint64, int, *change, int)) error {
+func (r *Report) rest(s *logScan, i int, see seer) error {
 	f := s.found[i]
 	if f.logSize < 0 {
 		return s.corrupt(f.segment.logPath(), -1, "the segment is missing")
@@ -219,7 +236,7 @@ func (r *Report) rest(s *logScan, i int, see func(int, uint64, int, *change, int
 		if err != nil {
 			return err
 		}
-		see(i, at, offset, &c, body+len(rec)-offset)
+		see(i, at, offset, &c, rec)
 		return nil
 	})
 	f.size = int64(got.end)
@@ -241,9 +258,9 @@ func firstIndex(data []byte, least uint64, seed uint32) uint64 {
 	return least + uint64(low-uint32(least))
 }
 
-func (c *change) report(at uint64, path string, offset, size int64) RecordReport {
+func (c *change) report(at uint64, path string, offset, size int64, rec []byte) RecordReport {
 	r := RecordReport{WALIndex: at, Path: path, Offset: offset, Size: size, Kind: c.kind.String(), Group: c.group,
-		First: c.index, Last: c.index, Term: c.term, Entries: len(c.entries), Name: c.name, DurableBefore: c.durableBefore}
+		First: c.index, Last: c.index, Term: c.term, Entries: len(c.entries), Name: c.name, DurableBefore: c.durableBefore, refs: c.entries, rec: rec}
 	if len(c.entries) > 0 {
 		r.Last = c.last()
 	}

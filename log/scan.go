@@ -181,10 +181,14 @@ func (s *logScan) usable() *foundSegment {
 	return s.blank[0]
 }
 
+// seer sees each good record that is read: the number of its segment, its wal
+// index, its offset with its length, what it says, and its bytes.
+type seer func(segment int, at uint64, offset int, c *change, rec []byte)
+
 // verify makes an index of all segments, in order: from the summary of a
 // closed one, from its records if there is no good one or if full is set. It
 // decides about the end. visit, if not nil, sees each good record that is read.
-func (s *logScan) verify(visit func(segment int, at uint64, offset int, c *change, size int)) error {
+func (s *logScan) verify(visit seer) error {
 	s.rebuild = rebuild{index: newIndex(), partial: s.manifest.checkpoint != 0}
 	s.last = s.manifest.floor - 1
 	if err := s.sift(); err != nil {
@@ -210,7 +214,7 @@ func (s *logScan) verify(visit func(segment int, at uint64, offset int, c *chang
 
 // collect reads all segments, and reports whether it has seen the end that the
 // mark names.
-func (s *logScan) collect(visit func(segment int, at uint64, offset int, c *change, size int)) (markSeen bool, err error) {
+func (s *logScan) collect(visit seer) (markSeen bool, err error) {
 	first := s.found
 	if len(first) == 0 {
 		first = s.blank
@@ -318,7 +322,7 @@ func (s *logScan) saved(err error) bool {
 }
 
 // scan reads the records of a segment.
-func (s *logScan) scan(i int, data []byte, markSeen *bool, visit func(segment int, at uint64, offset int, c *change, size int)) error {
+func (s *logScan) scan(i int, data []byte, markSeen *bool, visit seer) error {
 	f := s.found[i]
 	seg := f.segment
 	if (s.mark == durable.Position{Sequence: s.last, File: uint64(seg.ordinal)}) {
@@ -345,7 +349,7 @@ func (s *logScan) scan(i int, data []byte, markSeen *bool, visit func(segment in
 			*markSeen = true
 		}
 		if visit != nil {
-			visit(i, at, offset, &c, end-offset)
+			visit(i, at, offset, &c, rec)
 		}
 		return nil
 	})

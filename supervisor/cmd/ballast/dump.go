@@ -17,6 +17,7 @@ import (
 
 // dumpOptions say which records of a log are listed, and how. Damage always is.
 type dumpOptions struct {
+	data bool // the entries as well
 	json bool
 	// group, if it is not nil, selects the records of one group and those that
 	// are about all of them.
@@ -121,9 +122,33 @@ func (p *dumper) record(r raftlog.RecordReport) {
 	switch {
 	case p.err != nil || !p.options.wants(r):
 	case p.options.json:
-		p.err = json.NewEncoder(p.out).Encode(recordJSON(r))
+		o := recordJSON(r)
+		if p.options.data {
+			o.Data = entriesJSON(r)
+		}
+		p.err = json.NewEncoder(p.out).Encode(o)
 	default:
 		p.line(r.WALIndex, filepath.Base(filepath.Dir(r.Path)), r.Offset, r.Size, r.Kind, groupText(r), indexText(r), r.Term, detailText(r))
+		if p.options.data {
+			p.entries(r)
+		}
+	}
+}
+
+// dataWidth is how much of an entry's data is printed.
+const dataWidth = 64
+
+// entries prints what is in a record, an entry a line.
+func (p *dumper) entries(r raftlog.RecordReport) {
+	for e := range r.AllEntries() {
+		if p.err != nil {
+			return
+		}
+		more := ""
+		if len(e.Data) > dataWidth {
+			more = "…"
+		}
+		_, p.err = fmt.Fprintf(p.out, "    %d/%d  type %d  %s  %q%s\n", e.Index, e.Term, e.Type, bytesText(int64(len(e.Data))), e.Data[:min(len(e.Data), dataWidth)], more)
 	}
 }
 
@@ -207,6 +232,23 @@ type recordOutput struct {
 	HardState     *hardStateOutput `json:"hard_state,omitempty"`
 	Name          string           `json:"name,omitempty"`
 	DurableBefore bool             `json:"durable_before"`
+	Data          []entryOutput    `json:"data,omitempty"`
+}
+
+// entryOutput is an entry; its data is in base64.
+type entryOutput struct {
+	Index uint64 `json:"index"`
+	Term  uint64 `json:"term"`
+	Type  uint8  `json:"type"`
+	Data  []byte `json:"data"`
+}
+
+func entriesJSON(r raftlog.RecordReport) []entryOutput {
+	var all []entryOutput
+	for e := range r.AllEntries() {
+		all = append(all, entryOutput(e))
+	}
+	return all
 }
 
 type hardStateOutput struct {
@@ -224,7 +266,7 @@ type tornOutput struct {
 }
 
 func recordJSON(r raftlog.RecordReport) recordOutput {
-	o := recordOutput{r.WALIndex, r.Path, r.Offset, r.Size, r.Kind, r.Group, r.First, r.Last, r.Term, r.Entries, nil, r.Name, r.DurableBefore}
+	o := recordOutput{r.WALIndex, r.Path, r.Offset, r.Size, r.Kind, r.Group, r.First, r.Last, r.Term, r.Entries, nil, r.Name, r.DurableBefore, nil}
 	if r.HardState != nil {
 		o.HardState = (*hardStateOutput)(r.HardState)
 	}

@@ -275,6 +275,35 @@ func TestLogDamage(t *testing.T) {
 	}
 }
 
+func TestLogDumpData(t *testing.T) {
+	dir := writtenLog(t)
+	out := must(t, "log", "dump", dir, "-data")
+	for _, want := range []string{`1/1  type 0  1 B  "a"`, `3/2  type 0  0 B  ""`, `46/6  type 0  41.0 kB  "\x00\x00`, "…"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	entries := 0
+	for _, line := range strings.Split(strings.TrimSpace(must(t, "log", "dump", dir, "-data", "-json")), "\n") {
+		var r recordOutput
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatal(err)
+		}
+		if len(r.Data) != r.Entries {
+			t.Errorf("record %d: %d entries, %d shown", r.Record, r.Entries, len(r.Data))
+		}
+		for i, e := range r.Data {
+			if e.Index != r.First+uint64(i) || r.Group == 7 && len(e.Data) != 40<<10 {
+				t.Errorf("record %d: entry %d with %d bytes", r.Record, e.Index, len(e.Data))
+			}
+			entries++
+		}
+	}
+	if entries != 8 {
+		t.Errorf("%d entries", entries)
+	}
+}
+
 // TestLogTorn has something behind the last record that was never acknowledged.
 func TestLogTorn(t *testing.T) {
 	dir := writtenLog(t)

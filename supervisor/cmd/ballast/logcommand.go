@@ -50,7 +50,8 @@ The log is read twice, first to find the damage, and never held in memory.
    "hard_state":{"term","vote","commit"},"name","durable_before"}
 first and last are Raft indexes, hard_state and name (of a stable value) are left
 out where there is none, and durable_before says that everything before the
-record was durable when it was written. Damage is
+record was durable when it was written. With -data also
+  "data":[{"index","term","type","data"}]. Damage is
   {"problem":{"store","path","offset","index","text"}}
 and a write that was cut short {"torn":{"path","offset","bytes","reason"}}.`,
 		Metadata: examples(
@@ -64,13 +65,14 @@ and a write that was cut short {"torn":{"path","offset","bytes","reason"}}.`,
 			&cli.Uint64Flag{Name: "group", Usage: "only the records of group `N`, and checkpoints"},
 			&cli.Uint64Flag{Name: "from", Usage: "begin at record `N`, as numbered in the first column"},
 			&cli.Uint64Flag{Name: "to", Usage: "end with record `N`"},
+			&cli.BoolFlag{Name: "data", Usage: "show the entries as well, an entry a line; in JSON whole, in base64"},
 		},
 		Action: func(ctx context.Context, c *cli.Command) error {
 			dir, _, err := arguments(c, 0, 0)
 			if err != nil {
 				return err
 			}
-			o := dumpOptions{json: c.Bool("json"), from: c.Uint64("from"), to: math.MaxUint64}
+			o := dumpOptions{json: c.Bool("json"), data: c.Bool("data"), from: c.Uint64("from"), to: math.MaxUint64}
 			if c.IsSet("to") {
 				o.to = c.Uint64("to")
 			}
