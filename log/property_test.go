@@ -410,3 +410,49 @@ func TestScrubOfDeadEntries(t *testing.T) {
 	}
 	mustClose(t, w)
 }
+
+// A segment that lost its end, or everything, is damage as soon as there is a
+// next one, also if the mark and the summaries tell of nothing.
+func TestSegmentCutShort(t *testing.T) {
+	dir := memory(t)
+	w := mustOpen(t, dir, raftlog.Options{SegmentBytes: 300})
+	mark, err := os.ReadFile(filepath.Join(dir, "MARK"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	borders := map[string][]int{}
+	for range 7 { // three, three and one; fewer segments than are closed at once
+		put(t, w, 0, 1, strings.Repeat("x", 94))
+		mustSync(t, w)
+	}
+	fs := readFiles(t, dir)
+	mustClose(t, w)
+	if _, err := raftlog.InspectRecords(dir, func(r raftlog.RecordReport) {
+		name, err := filepath.Rel(dir, r.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		borders[name] = append(borders[name], int(r.Offset))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	fs["MARK"] = mark // what a power cut may take back
+	used := fs.segments()[:3]
+	other := memory(t)
+	for i, name := range used[:2] {
+		for _, border := range borders[name] {
+			for _, zeros := range []int{0, 1, len(fs[name]) - border} {
+				bad := fs.clone()
+				bad[name] = append(bytes.Clone(fs[name][:border]), make([]byte, zeros)...)
+				bad.write(t, other)
+				w, err := raftlog.Open(other, raftlog.Options{})
+				if err == nil {
+					t.Errorf("segment %d cut at %d, %d zeros behind that: opened with %+v", i+1, border, zeros, w.Bounds(0))
+					mustClose(t, w)
+				} else if !errors.Is(err, messages.ErrCorrupt) {
+					t.Error(err)
+				}
+			}
+		}
+	}
+}
