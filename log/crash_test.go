@@ -914,7 +914,7 @@ func TestEveryCrash(t *testing.T) {
 			n := events.Add(1)
 			c.rec.enumerate(fmt.Sprintf("run %d, event %d, %s", run, n, what), rng, 1, func(m *image) {
 				number++
-				work <- &crashed{image: m, promise: c.promise, number: number, twice: number%301 == 0}
+				work <- &crashed{image: m, promise: c.promise, number: number, twice: number%401 == 0}
 			})
 		}
 		c.open()
@@ -973,5 +973,5 @@ func TestEveryCrash(t *testing.T) {
 var (
 	crashFirst  = flag.Uint64("crash.first", 0, "seed of the first run that TestEveryCrash records")
 	crashRuns   = flag.Uint64("crash.runs", 2, "how many runs TestEveryCrash records")
-	crashRounds = flag.Int("crash.rounds", 18, "how many syncs each of them has")
+	crashRounds = flag.Int("crash.rounds", 14, "how many syncs each of them has")
 )

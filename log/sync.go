@@ -154,7 +154,7 @@ func (w *WAL) commit(b *batch) error {
 	if size := t.end + b.framed; size > t.filled && b.roomy { // zeros must not take the last of the space
 		if w.meanBatch.Load() >= reserveFrom {
 			t.reserve(max(size, w.fillSize()))
-		} else if err := durable.Wrap(t.fill(size+fillStep, false)); err != nil && !errors.Is(err, messages.ErrDiskFull) {
+		} else if err := durable.Wrap(t.fill(size+min(fillStep, w.fillSize()), false)); err != nil && !errors.Is(err, messages.ErrDiskFull) {
 			return err
 		}
 	}
