@@ -53,9 +53,7 @@ func (w *WAL) maintain() (sync bool, err error) {
 	if err := w.remove(); err != nil {
 		return false, err
 	}
-	if err := w.mend(); err != nil {
-		return false, err
-	}
+	w.mend()
 	staged, err := w.relocate()
 	if err != nil {
 		return false, err
@@ -87,9 +85,12 @@ func (w *WAL) retire() error {
 		}
 		if !removed {
 			s := l.summarise(w.identity, l.records)
-			err := s.write(l.summaryPath())
-			if err != nil && !errors.Is(err, messages.ErrDiskFull) { // then the next open reads the segment instead
-				return err
+			if err := s.write(l.summaryPath()); err != nil {
+				// It is only a copy: it is tried again, and until there is one the
+				// next open reads the records.
+				w.handover.Lock()
+				w.stale = append(w.stale, l.segment)
+				w.handover.Unlock()
 			}
 			w.state.Lock()
 			s.fold = nil
@@ -106,8 +107,9 @@ func (w *WAL) retire() error {
 	return w.mark.Sync()
 }
 
-// mend writes the summaries again that a read has found damaged.
-func (w *WAL) mend() error {
+// mend writes the summaries again that a read has found damaged, or that could
+// not be written.
+func (w *WAL) mend() {
 	w.handover.Lock()
 	stale := w.stale
 	w.stale = nil
@@ -121,11 +123,12 @@ func (w *WAL) mend() error {
 			continue // for who reads it, and for Scrub, to tell
 		}
 		sum := &summary{identity: w.identity, ordinal: s.ordinal, first: s.first, records: s.summary.records, size: s.summary.size, fold: f}
-		if err := sum.write(s.summaryPath()); err != nil && !errors.Is(err, messages.ErrDiskFull) {
-			return err
+		if err := sum.write(s.summaryPath()); err != nil { // at the next Maintain
+			w.handover.Lock()
+			w.stale = append(w.stale, s)
+			w.handover.Unlock()
 		}
 	}
-	return nil
 }
 
 // wantCheckpoint reports whether there are segments at the front without a

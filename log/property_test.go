@@ -197,6 +197,7 @@ func (d *failOnce) Remove(path string) error {
 // and reads: nothing hangs, nothing acknowledged is lost, no descriptor stays
 // open.
 func TestFailureBesideEverything(t *testing.T) {
+	mustClose(t, mustOpen(t, memory(t), raftlog.Options{})) // the runtime opens two for its poller
 	before := descriptors(t)
 	poisoned := 0
 	for i := range 60 {

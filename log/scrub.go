@@ -30,7 +30,7 @@ type scrubber struct{ next uint32 }
 // bytes mean that it has been once around. It may run beside everything but
 // Maintain, which waits.
 //
-// Damage to an entry that is no longer live is not reported.
+// Damage that hits no live entry is reported without one.
 func (w *WAL) Scrub() (read int64, damage []Damage, err error) {
 	w.maintaining.Lock()
 	defer w.maintaining.Unlock()
