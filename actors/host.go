@@ -289,5 +289,13 @@ func (h *Host) Send(to *actor.PID, c messages.Command) {
 // Event broadcasts an event on the engine's event stream.
 func (h *Host) Event(e any) { h.engine.BroadcastEvent(e) }
 
-// Fail drops the Behavior because of err, and rebuilds it.
-func (h *Host) Fail(err error) { h.fail(err) }
+// Fail drops the Behavior because of err, and rebuilds it. While the Behavior is
+// being closed it only tells of err: there is nothing to rebuild, and the end
+// waits for Close.
+func (h *Host) Fail(err error) {
+	if h.closing {
+		h.Event(messages.ActorFailed{Actor: h.box.pid.ID, Err: err})
+		return
+	}
+	h.fail(err)
+}

@@ -73,6 +73,10 @@ type Log struct {
 
 // SpawnLog starts a log actor.
 func SpawnLog(engine *actor.Engine, cfg LogConfig) (*Log, error) {
+	if cfg.MaxBatchBytes < 0 || cfg.StallAfter < 0 || cfg.Scrub.Pause < 0 {
+		return nil, fmt.Errorf("actors: spawn %s/%s: MaxBatchBytes %d, StallAfter %v or Scrub.Pause %v is negative: %w",
+			cfg.Name, cfg.ID, cfg.MaxBatchBytes, cfg.StallAfter, cfg.Scrub.Pause, messages.ErrInvalid)
+	}
 	if cfg.MaxBatchBytes == 0 {
 		cfg.MaxBatchBytes = 1 << 20
 	}
@@ -98,12 +102,14 @@ func (l *Log) Statistics() messages.LogStatistics {
 	return l.stats
 }
 
-func (l *Log) stall(on bool) {
+func (l *Log) stall(on bool) (was bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	was = l.stats.Stalled
 	if l.stats.Stalled = on; on {
 		l.stats.Stalls++
 	}
+	return was
 }
 
 const (
@@ -147,7 +153,9 @@ type logBehavior struct {
 	began    time.Time
 	watching bool
 	stalled  bool
-	seen     int // len(pending) at the last look
+	// failed: the host has been told, and this behavior is no longer its own.
+	failed bool
+	seen   int // len(pending) at the last look
 }
 
 // staged is the Note of a request whose change has a position.
@@ -194,7 +202,9 @@ func (b *logBehavior) Message(any) {}
 
 // Ready implements Behavior.
 func (b *logBehavior) Ready() {
-	b.log.stall(false)
+	if b.log.stall(false) { // of the behavior before, whose sync has ended with it
+		b.host.Event(messages.StallEnded{Actor: b.host.PID().ID, Call: "sync"})
+	}
 	b.maintain()
 	if b.cfg.Scrub.BytesPerSecond > 0 {
 		b.host.After(b.cfg.Scrub.Pause/60, b.scrub)
@@ -316,7 +326,7 @@ func (b *logBehavior) stage(r *Request, position uint64, reply messages.Reply, e
 	if errors.Is(err, raftlog.ErrPoisoned) {
 		// A sync or Maintain has failed, and its worker is on its way to say so.
 		r.Fail(fmt.Errorf("%s: %w: %w", b.host.PID().ID, messages.ErrCrashed, err))
-		b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err))
+		b.fail(err)
 		return
 	}
 	if err != nil {
@@ -441,7 +451,7 @@ func (b *logBehavior) synced(batch []*Request, changes int, err error) {
 	switch {
 	case err != nil && b.store.Poisoned():
 		// Resolve answers the batch and what was staged after it.
-		b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err))
+		b.fail(err)
 		return
 	case err != nil:
 		b.dropped(batch, changes, fmt.Errorf("%s: %w", b.host.PID().ID, err))
@@ -449,11 +459,23 @@ func (b *logBehavior) synced(batch []*Request, changes int, err error) {
 	if len(b.pending) == 0 {
 		shrinking := b.shrinking
 		b.shrinking = nil
-		for _, r := range shrinking {
+		for i, r := range shrinking {
+			if b.failed { // Resolve answers the rest
+				b.shrinking = shrinking[i:]
+				return
+			}
 			b.handle(r)
 		}
 	}
 	b.maintain()
+}
+
+// fail has the host drop this behavior, once.
+func (b *logBehavior) fail(err error) {
+	if !b.failed {
+		b.failed = true
+		b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err))
+	}
 }
 
 // watch has somebody look whether this sync is still under way when it should
@@ -482,7 +504,7 @@ func (b *logBehavior) watch() {
 
 // maintain has the store do what need not be on the way of an append.
 func (b *logBehavior) maintain() {
-	if b.maintaining || !b.store.Due() {
+	if b.failed || b.maintaining || !b.store.Due() {
 		return
 	}
 	b.maintaining = true
@@ -491,7 +513,7 @@ func (b *logBehavior) maintain() {
 		return func() {
 			b.maintaining = false
 			if err != nil && b.store.Poisoned() {
-				b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err))
+				b.fail(err)
 				return
 			}
 			if b.wanted = b.wanted || sync; b.wanted {

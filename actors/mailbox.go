@@ -257,11 +257,16 @@ func (m *Mailbox) admit(c messages.Command, sender *actor.PID) {
 	announce := false
 	bytes := int64(c.Bytes())
 	m.mu.Lock()
-	if len(m.slab) == 0 {
-		m.slab = make([]Request, slabSize)
+	var r *Request
+	if bytes > slabBytes { // it would be held by the others of its slab
+		r = &Request{}
+	} else {
+		if len(m.slab) == 0 {
+			m.slab = make([]Request, slabSize)
+		}
+		r = &m.slab[0]
+		m.slab = m.slab[1:]
 	}
-	r := &m.slab[0]
-	m.slab = m.slab[1:]
 	r.Command, r.Sender, r.box, r.bytes = c, sender, m, bytes
 	ok := !m.closed.Load() && m.refuse.Load() == nil &&
 		(m.count < m.limits.Requests && m.bytes+r.bytes <= m.limits.Bytes || m.count == 0 || m.isExempt(sender))
@@ -300,6 +305,10 @@ func (m *Mailbox) admit(c messages.Command, sender *actor.PID) {
 // slabSize is how many requests, or notes, are allocated at once: 2 KiB, which
 // the last of them to be answered holds. It saves two allocations an append.
 const slabSize = 16
+
+// slabBytes is the payload up to which a request shares a slab: the last one to
+// be answered then holds no more than 16 KiB of the others'.
+const slabBytes = 1 << 10
 
 func (m *Mailbox) isExempt(sender *actor.PID) bool {
 	return m.exempt != nil && sender != nil && sender.Equals(m.exempt)
@@ -362,9 +371,16 @@ func (m *Mailbox) unlink(r *Request) {
 // replyAll answers requests of one mailbox in their order. The books are closed
 // for all of them at once, before the first reply is sent. It overwrites batch.
 func replyAll(batch []*Request, reply func(*Request) messages.Reply) {
+	// All of them before the first is taken out of the books: after a panic here
+	// every one can still be answered.
+	replies := make([]messages.Reply, len(batch))
+	for i, r := range batch {
+		replies[i] = reply(r)
+	}
 	mine := batch[:0]
-	for _, r := range batch {
+	for i, r := range batch {
 		if r.answered.CompareAndSwap(false, true) {
+			replies[len(mine)] = replies[i]
 			mine = append(mine, r)
 		}
 	}
@@ -381,8 +397,8 @@ func replyAll(batch []*Request, reply func(*Request) messages.Reply) {
 		empty = m.count == 0
 		m.mu.Unlock()
 	}
-	for _, r := range mine {
-		m.answer(r.Sender, reply(r))
+	for i, r := range mine {
+		m.answer(r.Sender, replies[i])
 	}
 	if empty {
 		m.empty()

@@ -135,6 +135,9 @@ func (w *WAL) mend() {
 // live entry that are worth a checkpoint: at least four times its size, so that
 // many groups, each compacted on its own, do not write more than they free.
 func (w *WAL) wantCheckpoint() bool {
+	if w.raiseLater { // there is one, and it could not be made use of
+		return false
+	}
 	w.state.RLock()
 	defer w.state.RUnlock()
 	oldest := min(w.index.oldest(), w.segments[len(w.segments)-1].ordinal)
@@ -171,8 +174,8 @@ func (w *WAL) raise() error {
 	m := w.manifest
 	m.floor, m.ordinal, m.checkpoint = first, oldest, at
 	err := m.write(w.disk, w.dir)
-	if errors.Is(err, messages.ErrDiskFull) {
-		return nil // the floor stays where it was
+	if w.raiseLater = errors.Is(err, messages.ErrDiskFull); w.raiseLater {
+		return nil // the floor stays where it was, until the next Maintain
 	}
 	if err != nil {
 		return err

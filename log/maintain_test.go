@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 
 	raftlog "github.com/ballast-raft/ballast/log"
@@ -250,4 +251,63 @@ func TestSummaryRebuilt(t *testing.T) {
 		}
 	}
 	t.Logf("in closed segments: %v", kinds)
+}
+
+// fullManifest is a disk that has no room for another MANIFEST.
+type fullManifest struct {
+	durable.Disk
+	full bool
+}
+
+func (d *fullManifest) Rename(from, to string) error {
+	if d.full && filepath.Base(to) == "MANIFEST" {
+		return &os.PathError{Op: "rename", Path: to, Err: syscall.ENOSPC}
+	}
+	return d.Disk.Rename(from, to)
+}
+
+// When the manifest cannot be replaced nothing is removed, and one checkpoint
+// is enough: more would fill the disk by themselves. When it can, space comes
+// back.
+func TestManifestWithoutSpace(t *testing.T) {
+	d := &fullManifest{Disk: durable.OS}
+	dir := memory(t)
+	w := mustOpen(t, dir, raftlog.Options{Disk: d, SegmentBytes: 200})
+	for range 30 {
+		put(t, w, 0, 1, strings.Repeat("x", 100))
+		mustSync(t, w)
+	}
+	d.full = true
+	if _, err := w.TruncateBefore(0, 29); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	before := w.Durable()
+	for range 20 {
+		sync, err := w.Maintain()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sync {
+			if _, err := w.Sync(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if n := w.Durable() - before; n > 1 {
+		t.Errorf("%d checkpoints", n)
+	}
+	d.full = false
+	put(t, w, 0, 1, "y")
+	mustSync(t, w)
+	mustMaintain(t, w)
+	if _, err := w.Maintain(); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(readFiles(t, dir).segments()); n > 6 {
+		t.Errorf("%d segments are left", n)
+	}
+	mustClose(t, w)
 }

@@ -30,7 +30,8 @@ type scrubber struct{ next uint32 }
 // bytes mean that it has been once around. It may run beside everything but
 // Maintain, which waits.
 //
-// Damage that hits no live entry is reported without one.
+// Damage that hits no live entry is reported without one. Of one segment at most
+// 64 entries are reported: where there are more, it is lost as a whole.
 func (w *WAL) Scrub() (read int64, damage []Damage, err error) {
 	w.maintaining.Lock()
 	defer w.maintaining.Unlock()
@@ -58,6 +59,10 @@ func (w *WAL) Scrub() (read int64, damage []Damage, err error) {
 	}
 	return read, damage, nil
 }
+
+// maxDamage bounds what is reported of one segment: one of 15 MB may hold 1.6
+// million entries.
+const maxDamage = 64
 
 // verifySegment compares a closed segment with its own checks and its summary.
 func (w *WAL) verifySegment(s *segment) ([]Damage, error) {
@@ -123,6 +128,9 @@ func (w *WAL) damagedEntries(s *segment, broken *messages.CorruptError) ([]Damag
 	})
 	var damage []Damage
 	for _, e := range all {
+		if len(damage) == maxDamage {
+			break
+		}
 		data := make([]byte, e.size)
 		f := found{locator: e.locator, segment: s, index: e.index}
 		if err := w.read(s, data, int64(e.offset)); err != nil {

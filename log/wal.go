@@ -38,6 +38,7 @@ type WAL struct {
 	manifest    manifest
 	doomed      []*segment // below the floor, their files still there
 	scrub       scrubber
+	raiseLater  bool        // there was no space to replace the manifest
 	due         atomic.Bool // Maintain has something to do
 	wanted      atomic.Bool // the next Sync writes a checkpoint
 

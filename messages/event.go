@@ -94,7 +94,8 @@ func (e Stalled) Log() (slog.Level, string, []any) {
 	return slog.LevelError, "ballast: the disk does not answer", []any{"actor", e.Actor, "call", e.Call, "for", e.For}
 }
 
-// StallEnded: the call that a Stalled told of has returned, after For in all.
+// StallEnded: the call that a Stalled told of has returned, after For in all;
+// zero if its actor has failed and been rebuilt meanwhile.
 type StallEnded struct {
 	Actor string
 	Call  string

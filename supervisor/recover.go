@@ -17,7 +17,7 @@ import (
 //  2. it says where the group's log begins and ends and what is committed;
 //  3. the application data says how far it has applied;
 //  4. if the log no longer reaches back to there, the newest snapshot that
-//     verifies is imported;
+//     verifies is imported; if the log ends before it, it goes on behind it;
 //  5. the entries after that are applied, up to the commit index.
 //
 // A failure that may pass is tried again. One that will not (the log ends
@@ -111,8 +111,24 @@ func (s *supervisor) recoverGroup(id uint64, fail func(error), done func()) {
 						id, b.First, info.ID, info.Index, b.First-1, messages.ErrCorrupt))
 					return
 				}
-				s.replay(id, info.Index+1, commit, fail, func(n uint64) {
-					finish(n, info.ID, "the log no longer reaches back to what was applied")
+				reason := "the log no longer reaches back to what was applied"
+				catchUp := func() {
+					s.replay(id, info.Index+1, commit, fail, func(n uint64) { finish(n, info.ID, reason) })
+				}
+				if info.Index <= b.Last {
+					catchUp()
+					return
+				}
+				// The log was cut at damage. It goes on behind the snapshot (Raft
+				// §7): what was appended at an index that the snapshot includes
+				// would never be applied.
+				reason = "the log ends before the snapshot, and goes on behind it"
+				call(s, s.parts.log.PID(), messages.ResetLog{Group: id, Index: info.Index, Term: info.Term}, fail, func(m messages.LogReset) {
+					if m.Err != nil {
+						fail(m.Err)
+						return
+					}
+					catchUp()
 				})
 			})
 		default:

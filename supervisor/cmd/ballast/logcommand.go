@@ -223,15 +223,15 @@ func (a *app) printRepair(asJSON, dry bool, cut *messages.LogCut) error {
 		plural(cut.Records, "record"), bytesText(cut.Bytes), plural(cut.Segments, "whole segment")); err != nil {
 		return err
 	}
-	if len(cut.Lost) == 0 {
-		return nil
+	if len(cut.Lost) > 0 {
+		t := newTable(a.out, "group", "lost entries")
+		for _, l := range cut.Lost {
+			t.row(l.Group, fmt.Sprintf("%d to %d", l.First, l.Last))
+		}
+		t.render()
 	}
-	t := newTable(a.out, "group", "lost entries")
-	for _, l := range cut.Lost {
-		t.row(l.Group, fmt.Sprintf("%d to %d", l.First, l.Last))
-	}
-	t.render()
-	return nil
+	_, err := fmt.Fprintln(a.out, "'ballast verify' tells whether snapshots and data reach beyond the log then; what does has to be moved away")
+	return err
 }
 
 // readLog reads and verifies the log in dir, and shows where it is.
