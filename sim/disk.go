@@ -34,6 +34,7 @@ type PowerDisk struct {
 	// contents is what is durable of each file, by inode: a name may come to
 	// mean another file.
 	contents map[inode][]byte
+	held     map[inode]*os.File // closed when the disk is collected
 	// names is what is durable of each directory.
 	names map[string]map[string]inode
 	// steps counts the calls of a Disk's methods. At the call of number kill,
@@ -78,7 +79,8 @@ var _ durable.Disk = (*PowerDisk)(nil)
 // NewPowerDisk watches the files below root, which must exist. What is there
 // already counts as durable.
 func NewPowerDisk(root string) (*PowerDisk, error) {
-	d := &PowerDisk{root: filepath.Clean(root), contents: make(map[inode][]byte), names: make(map[string]map[string]inode)}
+	d := &PowerDisk{root: filepath.Clean(root), contents: make(map[inode][]byte), names: make(map[string]map[string]inode),
+		held: make(map[inode]*os.File)}
 	err := filepath.WalkDir(d.root, func(path string, e fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
@@ -121,7 +123,21 @@ func (d *PowerDisk) note(f *os.File) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.contents[inodeOf(info)] = b
+	d.hold(f.Name(), info)
 	return nil
+}
+
+// hold keeps a file or directory open, so that its number is not given to
+// another when it is removed: an image may bring it back (seed 9 found a
+// directory that came back as a file). The caller holds mu.
+func (d *PowerDisk) hold(path string, info fs.FileInfo) {
+	node := inodeOf(info)
+	if d.held[node] != nil {
+		return
+	}
+	if f, err := os.Open(path); err == nil { // gone already: there is nothing to hold
+		d.held[node] = f
+	}
 }
 
 func (d *PowerDisk) noteDir(dir string) error {
@@ -136,6 +152,9 @@ func (d *PowerDisk) noteDir(dir string) error {
 			return err
 		}
 		names[e.Name()] = inodeOf(info)
+		d.mu.Lock()
+		d.hold(filepath.Join(dir, e.Name()), info)
+		d.mu.Unlock()
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -223,7 +242,7 @@ func (d *PowerDisk) image(from, to string, chance *rand.Rand) error {
 		case !exists && chance.IntN(2) == 0: // removed, and that was not synced
 			continue
 		}
-		if exists && info.IsDir() {
+		if exists && info.IsDir() || !exists && d.names[filepath.Join(from, name)] != nil {
 			if err := d.image(filepath.Join(from, name), filepath.Join(to, name), chance); err != nil {
 				return err
 			}
