@@ -462,10 +462,32 @@ func (o outcome) String() string {
 	return fmt.Sprintf("%.0f/s batch %.0f", o.rate, o.batch)
 }
 
+// asking has n goroutines ask the log actor for a round, and returns how many
+// appends a second they got.
+func asking(tb testing.TB, asker *actors.Asker, log *actor.PID, n int) float64 {
+	var total atomic.Int64
+	var clients sync.WaitGroup
+	began := time.Now()
+	for range n {
+		clients.Go(func() {
+			data, count := make([]byte, benchSize), int64(0)
+			for ; time.Since(began) < benchRound; count++ {
+				if _, err := actors.Ask[messages.Appended](tb.Context(), asker, log, messages.Append{Entries: []messages.Entry{{Term: 1, Data: data}}}); err != nil {
+					tb.Error(err)
+					return
+				}
+			}
+			total.Add(count)
+		})
+	}
+	clients.Wait()
+	return float64(total.Load()) / time.Since(began).Seconds()
+}
+
 // BenchmarkLogAppend measures durable appends of 128 B through the actor and
 // its mailbox from client actors that wait for each. of-limit is the share of
 // what goroutines behind the front get, of-raw that of write and fdatasync
-// alone. allocs/op and B/op hold what the clients themselves allocate: the
+// alone. asked and asked-of-limit are those of goroutines that use Ask. allocs/op and B/op hold what the clients themselves allocate: the
 // command, its entry, and what their inboxes need.
 func BenchmarkLogAppend(b *testing.B) {
 	for _, store := range benchStores {
@@ -476,21 +498,29 @@ func BenchmarkLogAppend(b *testing.B) {
 				with := load{clients: clients, depth: 1}
 				behindActor(engine, l, with) // warm
 				var os []outcome
-				var ofLimit, ofRaw, floors []float64
+				asker := actors.NewAsker(engine)
+				defer asker.Close()
+				var ofLimit, ofRaw, floors, asked, askedOfLimit []float64
 				for b.Loop() {
 					for range benchRounds {
 						f := behindFront(b, z, clients)
 						o := behindActor(engine, l, with)
 						r := raw(b, z, clients)
 						f = (f + behindFront(b, z, clients)) / 2
-						floors = append(floors, behindProcess(b, engine, z, clients)/f)
 						os, ofLimit, ofRaw = append(os, o), append(ofLimit, o.rate/f), append(ofRaw, o.rate/r)
+						floors = append(floors, behindProcess(b, engine, z, clients)/f)
+						f = behindFront(b, z, clients)
+						a := asking(b, asker, l.PID(), clients)
+						f = (f + behindFront(b, z, clients)) / 2
+						asked, askedOfLimit = append(asked, a), append(askedOfLimit, a/f)
 					}
 				}
 				report(b, os)
 				b.ReportMetric(median(ofLimit), "of-limit")
 				b.ReportMetric(median(ofRaw), "of-raw")
 				b.ReportMetric(median(floors), "floor-of-limit")
+				b.ReportMetric(median(asked), "asked/s")
+				b.ReportMetric(median(askedOfLimit), "asked-of-limit")
 				if err := l.Stop(b.Context()); err != nil {
 					b.Fatal(err)
 				}

@@ -522,6 +522,67 @@ func TestAskErrors(t *testing.T) {
 	})
 }
 
+// A mailbox of the asker's own engine answers an Ask without the registry, across
+// failures. A stopped one is asked through the engine, where its name may have a
+// new owner.
+func TestAskGoesStraightToTheMailbox(t *testing.T) {
+	bubble(t, actors.Config{}, func(t *testing.T, r *rig) {
+		r.engine.Registry.Remove(r.asker.PID()) // no reply finds it any more
+		for range 2 {
+			if v, err := r.get(t.Context(), "hello"); err != nil || v != "hello" {
+				t.Fatalf("%q, %v", v, err)
+			}
+			if _, err := r.get(t.Context(), "panic"); !errors.Is(err, messages.ErrInDoubt) {
+				t.Fatalf("a panic: %v", err)
+			}
+		}
+		r.engine.SpawnProc(r.asker)
+		old := r.host.PID()
+		if err := r.host.Stop(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.get(t.Context(), "hello"); !errors.Is(err, messages.ErrStopped) {
+			t.Errorf("stopped: %v", err)
+		}
+		cfg := actors.Config{Name: "test", ID: "scripted", New: func(h *actors.Host) actors.Behavior { return &scripted{h: h, world: r.world} }}
+		var err error
+		if r.host, err = actors.Spawn(r.engine, cfg); err != nil {
+			t.Fatal(err)
+		}
+		if g, err := actors.Ask[messages.Got](t.Context(), r.asker, old, messages.Get{Key: []byte("heir")}); err != nil || string(g.Value) != "heir" {
+			t.Errorf("the new owner of the name: %q, %v", g.Value, err)
+		}
+	})
+}
+
+// What is left of a call that gave up is nobody else's reply.
+func TestAskGivesUp(t *testing.T) {
+	bubble(t, actors.Config{}, func(t *testing.T, r *rig) {
+		var late sync.WaitGroup
+		for range 100 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			late.Go(func() {
+				if _, err := r.get(ctx, "hold"); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("held: %v", err)
+				}
+			})
+		}
+		late.Wait()
+		close(r.world.release) // all of them are answered now
+		for i := range 200 {
+			key := fmt.Sprint("key ", i)
+			if v, err := r.get(t.Context(), key); err != nil || v != key {
+				t.Fatalf("%q, %v; want %q", v, err, key)
+			}
+		}
+		r.asker.Close()
+		if _, err := r.get(t.Context(), "closed"); !errors.Is(err, messages.ErrStopped) {
+			t.Errorf("closed: %v", err)
+		}
+	})
+}
+
 // A million messages from eight senders: every one is answered, what waits
 // never exceeds the limit, and nothing is left.
 func TestStampede(t *testing.T) {

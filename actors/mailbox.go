@@ -120,6 +120,7 @@ func (m *Mailbox) register(kind, id string, start func()) error {
 	if m.engine.Send(m.pid, p); p.box != m {
 		return fmt.Errorf("actors: spawn %s: the name is taken: %w", m.pid, messages.ErrConflict)
 	}
+	m.publish()
 	start()
 	return nil
 }
@@ -137,7 +138,7 @@ func (m *Mailbox) Shutdown()               {}
 func (m *Mailbox) Send(_ *actor.PID, msg any, sender *actor.PID) {
 	switch msg := msg.(type) {
 	case messages.Command:
-		m.admit(msg, sender)
+		m.admit(msg, sender, nil)
 	case *probe:
 		msg.box = m
 		msg.stopped = m.closed.Load() && m.target.Load() == nil
@@ -253,7 +254,9 @@ func (m *Mailbox) restart() (admitted uint64) {
 	return m.admitted.Load()
 }
 
-func (m *Mailbox) admit(c messages.Command, sender *actor.PID) {
+// admit takes a command, or refuses it. The reply goes to the call if there is
+// one, else to the sender.
+func (m *Mailbox) admit(c messages.Command, sender *actor.PID, to *call) {
 	announce := false
 	bytes := int64(c.Bytes())
 	m.mu.Lock()
@@ -267,7 +270,7 @@ func (m *Mailbox) admit(c messages.Command, sender *actor.PID) {
 		r = &m.slab[0]
 		m.slab = m.slab[1:]
 	}
-	r.Command, r.Sender, r.box, r.bytes = c, sender, m, bytes
+	r.Command, r.Sender, r.call, r.box, r.bytes = c, sender, to, m, bytes
 	ok := !m.closed.Load() && m.refuse.Load() == nil &&
 		(m.count < m.limits.Requests && m.bytes+r.bytes <= m.limits.Bytes || m.count == 0 || m.isExempt(sender))
 	if ok {
@@ -325,12 +328,15 @@ func (m *Mailbox) reject(r *Request) {
 	} else if refuse := m.refuse.Load(); refuse != nil {
 		err = *refuse
 	}
-	m.answer(r.Sender, r.Command.Refuse(fmt.Errorf("%s: %w", m.pid.ID, err)))
+	m.answer(r, r.Command.Refuse(fmt.Errorf("%s: %w", m.pid.ID, err)))
 }
 
-func (m *Mailbox) answer(to *actor.PID, reply messages.Reply) {
-	if to != nil {
-		m.engine.SendWithSender(to, reply, m.pid)
+func (m *Mailbox) answer(r *Request, reply messages.Reply) {
+	switch {
+	case r.call != nil:
+		r.call.reply <- reply
+	case r.Sender != nil:
+		m.engine.SendWithSender(r.Sender, reply, m.pid)
 	}
 }
 
@@ -398,7 +404,7 @@ func replyAll(batch []*Request, reply func(*Request) messages.Reply) {
 		m.mu.Unlock()
 	}
 	for i, r := range mine {
-		m.answer(r.Sender, replies[i])
+		m.answer(r, replies[i])
 	}
 	if empty {
 		m.empty()
@@ -427,6 +433,7 @@ type Request struct {
 	// Note is for the Behavior, to find again after a crash what it had begun.
 	Note any
 
+	call       *call // an Ask
 	box        *Mailbox
 	prev, next *Request // under way
 	queued     *Request // not taken
@@ -446,7 +453,7 @@ type Request struct {
 func (r *Request) Reply(reply messages.Reply) {
 	if r.answered.CompareAndSwap(false, true) {
 		r.box.release(r)
-		r.box.answer(r.Sender, reply)
+		r.box.answer(r, reply)
 	}
 }
 

@@ -55,14 +55,16 @@ Rows, for -rows:
                                      one appender that waits for each append
   append/64x128 append/512x128 append/512x1KiB
                                      the same, with batches
-  clients/1 clients/64 clients/256   actors that append 128 B through the log actor
+  clients/1 clients/64 clients/256   goroutines that append 128 B by asking the log actor
+  actors/1 actors/64 actors/256      the same, by actors
   groups/1 groups/16 groups/256      256 appends under way, of so many groups; against
                                      one appender, and as many appenders of one group
   open/1Mx128 open/2Mx1KiB           every record is verified; the second is -large
   read/store read/ask                one entry of 128 B at random, from the store
                                      and through the log actor
   read/store-busy read/ask-busy      the same, while an appender syncs without pause;
-                                     its rate, and the ratio to its rate alone
+                                     its rate, and the ratio to its rate alone; and
+                                     that ratio for the limit of an append
   scan/128 scan/1KiB                 ranges of 1 MiB from front to back
   size/1x64 size/1x128 size/64x64 size/64x128
                                      bytes on disk beyond the payload

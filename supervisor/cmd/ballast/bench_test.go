@@ -45,6 +45,7 @@ func benched(t *testing.T, ctx context.Context, o benchOptions) (out, errOut str
 var quotients = map[string][3]string{
 	"append":  {"share", "entries_per_second", "limit_entries_per_second"},
 	"clients": {"share", "entries_per_second", "limit_entries_per_second"},
+	"actors":  {"share", "entries_per_second", "limit_entries_per_second"},
 	"groups":  {"same_appenders_ratio", "entries_per_second", "same_appenders_entries_per_second"},
 	"open":    {"share", "mb_per_second", "limit_mb_per_second"},
 	"read":    {"appender_ratio", "appender_entries_per_second", "appender_alone_entries_per_second"},
@@ -85,7 +86,7 @@ func TestBenchLogJSON(t *testing.T) {
 			}
 		}
 		for _, want := range map[string][]string{
-			"append": {"mb_per_second", "p50_us", "p99_us", "limit_p50_us", "limit_p99_us"}, "clients": {"p50_us", "p99_us", "limit_p99_us"},
+			"append": {"mb_per_second", "p50_us", "p99_us", "limit_p50_us", "limit_p99_us"}, "clients": {"p50_us", "p99_us", "limit_p99_us"}, "actors": {"p50_us", "p99_us", "limit_p99_us"},
 			"groups": {"ratio", "one_group_entries_per_second", "p50_us", "p99_us"}, "open": {"ms"}, "read": {"reads_per_second", "p50_us", "p99_us", "p999_us"},
 			"size": {"bytes_beyond_payload_per_entry", "share_beyond_payload", "directory_bytes", "payload_bytes"},
 		}[kind] {
@@ -95,7 +96,7 @@ func TestBenchLogJSON(t *testing.T) {
 		}
 	}
 	want := strings.Fields("append/1x128 append/1x1KiB append/1x16KiB append/64x128 append/512x128 append/512x1KiB clients/1 clients/64 " +
-		"clients/256 groups/1 groups/16 groups/256 open/1Mx128 open/2Mx1KiB read/store read/ask read/store-busy read/ask-busy scan/128 " +
+		"clients/256 actors/1 actors/64 actors/256 groups/1 groups/16 groups/256 open/1Mx128 open/2Mx1KiB read/store read/ask read/store-busy read/ask-busy scan/128 " +
 		"scan/1KiB size/1x64 size/1x128 size/64x64 size/64x128")
 	if !slices.Equal(names, want) {
 		t.Errorf("rows %q, want %q", names, want)
@@ -110,16 +111,16 @@ func TestBenchLogJSON(t *testing.T) {
 
 func TestBenchLogTable(t *testing.T) {
 	o := tiny(t)
-	o.rows = regexp.MustCompile("^(append/1x128|clients/1|groups/16|read/.*|size/1x64)$")
+	o.rows = regexp.MustCompile("^(append/1x128|clients/1|actors/1|groups/16|read/.*|size/1x64)$")
 	out, errOut, err := benched(t, context.Background(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
 		` durable appends +entries/s +MB/s +limit +share +p50 µs +p99 µs +limit p50 +limit p99\n─+\n one by one, 128 B +[\d,]+ +\d+\.\d +[\d,]+ +\d+\.\d\d +`,
-		`\n 1 client actor, 128 B  `,
+		`\n 1 client, 128 B  .*\n 1 client actor, 128 B  `,
 		`\n 256 appends of 128 B under way +entries/s +one appender +ratio +in one group +ratio +p50 µs +p99 µs\n─+\n 16 groups, an appender each  `,
-		`\n one entry of 128 B at random .* ratio\n─+\n from the store  .*\d\n asking the log actor .*\n.*, beside an appender .* \d+\.\d\d\n`,
+		`\n one entry of 128 B at random .* ratio +limit\n─+\n from the store  .*\d\n asking the log actor .*\n.*, beside an appender .* \d+\.\d\d +\d+\.\d\d\n`,
 		`\n bytes on disk .*\n─+\n one by one, 64 B +\d+\.\d\d +\d+\.\d % +[\d.]+ kB +4\.1 kB\n`,
 		`; medians of 2 rounds of 1ms; go1.*, on testfs; .* in all\n$`,
 	} {
@@ -127,7 +128,7 @@ func TestBenchLogTable(t *testing.T) {
 			t.Errorf("the output does not match %s", want)
 		}
 	}
-	for _, not := range []string{"open", "64 client actors", "1 group  ", "warning"} {
+	for _, not := range []string{"open", "64 client", "1 group  ", "warning"} {
 		if strings.Contains(out+errOut, not) {
 			t.Errorf("%q is in the output", not)
 		}
@@ -186,7 +187,7 @@ func TestBenchLogVolume(t *testing.T) {
 // TestBenchLogInterrupted ends in the middle of a row, of each kind, and leaves
 // nothing behind.
 func TestBenchLogInterrupted(t *testing.T) {
-	for _, rows := range []string{"append/64x128", "clients/64", "groups/256", "open/1M", "read/ask-busy", "read/store-busy", "scan", "size"} {
+	for _, rows := range []string{"append/64x128", "clients/64", "actors/64", "groups/256", "open/1M", "read/ask-busy", "read/store-busy", "scan", "size"} {
 		ctx, cancel := context.WithCancel(context.Background())
 		o := tiny(t)
 		o.rows, o.time = regexp.MustCompile(rows), time.Hour

@@ -139,6 +139,9 @@ func (b *bench) appendSection() *benchSection {
 	for _, n := range []int{1, 64, 256} {
 		s.rows = append(s.rows, b.clientsRow(s, n))
 	}
+	for _, n := range []int{1, 64, 256} {
+		s.rows = append(s.rows, b.actorsRow(s, n))
+	}
 	return s
 }
 
@@ -205,34 +208,84 @@ func share(part, whole float64) float64 {
 
 const clientBytes = 128
 
-// clientsRow is actors that append through the log actor, each of which waits
-// for each append.
+// clientsRow is goroutines that ask the log actor, each of which waits for each
+// append, as those of the limit do.
 func (b *bench) clientsRow(s *benchSection, n int) *benchRow {
-	open, crew := b.own(s), newCrew(b, s)
-	limits := make([]*hdrhistogram.Histogram, n)
-	title := fmt.Sprintf("%s, %d B", plural(n, "client actor"), clientBytes)
-	return &benchRow{name: fmt.Sprintf("clients/%d", n), title: title, measure: func(ctx context.Context, round int) (figures, error) {
+	ours := make([]*hdrhistogram.Histogram, n)
+	for i := range ours {
+		ours[i] = newLatency()
+	}
+	return b.sharedRow(s, n, "clients", "client", func(ctx context.Context, l *measuredLog) (float64, *hdrhistogram.Histogram, error) {
+		var w window
+		rate, err := w.run(ctx, b.options.slice(), n, func() {
+			for _, h := range ours {
+				h.Reset()
+				go b.askOn(&w, l, h)
+			}
+		}, nil)
+		return rate, merged(ours), err
+	})
+}
+
+// askOn appends through the log actor until the window ends.
+func (b *bench) askOn(w *window, l *measuredLog, h *hdrhistogram.Histogram) {
+	defer w.running.Done()
+	data, pid := payload(clientBytes), l.actor.PID()
+	for !w.ending() {
+		began := time.Now()
+		_, err := actors.Ask[messages.Appended](context.Background(), b.asker, pid, messages.Append{Entries: []messages.Entry{{Term: 1, Data: data}}})
+		if err != nil {
+			w.fail(err)
+			return
+		}
+		if w.measuring() {
+			record(h, time.Since(began))
+		}
+		w.acked.Add(1)
+	}
+}
+
+// actorsRow is clients that are actors themselves, each of which waits for each
+// append.
+func (b *bench) actorsRow(s *benchSection, n int) *benchRow {
+	crew := newCrew(b, s)
+	return b.sharedRow(s, n, "actors", "client actor", func(ctx context.Context, l *measuredLog) (float64, *hdrhistogram.Histogram, error) {
+		if crew.members == nil {
+			crew.spawn(l.actor.PID(), n, 1, func(int) uint64 { return 0 })
+		}
+		rate, err := crew.measure(ctx, b.options.slice(), nil)
+		return rate, crew.latency(), err
+	})
+}
+
+// sharedRow compares n clients of one log with as many goroutines behind a front.
+func (b *bench) sharedRow(s *benchSection, n int, kind, what string,
+	measure func(context.Context, *measuredLog) (float64, *hdrhistogram.Histogram, error)) *benchRow {
+	open, limits := b.own(s), make([]*hdrhistogram.Histogram, n)
+	for i := range limits {
+		limits[i] = newLatency()
+	}
+	title := fmt.Sprintf("%s, %d B", plural(n, what), clientBytes)
+	return &benchRow{name: fmt.Sprintf("%s/%d", kind, n), title: title, measure: func(ctx context.Context, round int) (figures, error) {
 		l, err := open(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if crew.members == nil {
-			for i := range limits {
-				limits[i] = newLatency()
-			}
-			crew.spawn(l.actor.PID(), n, 1, func(int) uint64 { return 0 })
-		}
 		f := figures{}
+		var latency *hdrhistogram.Histogram
 		err = inTurn(round, func() error {
 			var w window
 			f["limit_entries_per_second"], err = newFront(b.limit).measure(ctx, &w, b.options.slice(), clientBytes, limits)
 			return err
 		}, func() error {
-			f["entries_per_second"], err = crew.measure(ctx, b.options.slice(), nil)
+			f["entries_per_second"], latency, err = measure(ctx, l)
 			return err
 		})
-		f.appends(clientBytes, crew.latency(), merged(limits))
-		return f, errors.Join(err, l.trim(clientBytes))
+		if err != nil {
+			return nil, err
+		}
+		f.appends(clientBytes, latency, merged(limits))
+		return f, l.trim(clientBytes)
 	}}
 }
 

@@ -117,7 +117,7 @@ func (b *bench) openRow(name, title, log string, n, size int) *benchRow {
 func (b *bench) readSection() *benchSection {
 	s := &benchSection{title: "one entry of 128 B at random", columns: []benchColumn{
 		{"reads/s", "reads_per_second", countFigure}, {"p50 µs", "p50_us", micro}, {"p99 µs", "p99_us", micro}, {"p99.9 µs", "p999_us", micro},
-		{"appends/s", "appender_entries_per_second", countFigure}, {"alone", "appender_alone_entries_per_second", countFigure}, {"ratio", "appender_ratio", hundredths}}}
+		{"appends/s", "appender_entries_per_second", countFigure}, {"alone", "appender_alone_entries_per_second", countFigure}, {"ratio", "appender_ratio", hundredths}, {"limit", "limit_ratio", hundredths}}}
 	for _, r := range []struct {
 		name, title string
 		ask, busy   bool
@@ -136,7 +136,9 @@ func (b *bench) readSection() *benchSection {
 const appenderGroup = 1
 
 // readRow reads without pause, and if busy, an appender appends without pause
-// beside it: to the store, or through the log actor if that is asked.
+// beside it: to the store, or through the log actor if that is asked. A reader
+// that never pauses takes a processor, which slows whatever waits for the disk:
+// so the limit of an append is measured beside the same reader.
 func (b *bench) readRow(s *benchSection, name, title string, ask, busy bool) *benchRow {
 	h, random, appender := newLatency(), rand.New(rand.NewPCG(1, 2)), newCrew(b, s)
 	return &benchRow{name: name, title: title, measure: func(ctx context.Context, round int) (figures, error) {
@@ -181,7 +183,23 @@ func (b *bench) readRow(s *benchSection, name, title string, ask, busy bool) *be
 			f["appender_entries_per_second"], err = appends(ctx, reads)
 			return err
 		})
+		if err != nil {
+			return nil, err
+		}
 		f["appender_ratio"] = share(f["appender_entries_per_second"], f["appender_alone_entries_per_second"])
+		var alone, beside float64
+		limit := func(during func() error) (float64, error) {
+			var w window
+			return w.run(ctx, b.options.slice(), 1, func() { go b.limit.writeOn(&w, clientBytes) }, during)
+		}
+		err = inTurn(round, func() (err error) {
+			alone, err = limit(nil)
+			return err
+		}, func() (err error) {
+			beside, err = limit(func() error { return figures{}.reads(ctx, b.options.slice(), newLatency(), read) })
+			return err
+		})
+		f["limit_ratio"] = share(beside, alone)
 		return f, err
 	}}
 }
@@ -194,6 +212,18 @@ func (f figures) reads(ctx context.Context, d time.Duration, h *hdrhistogram.His
 	f["reads_per_second"] = rate(n, took)
 	f["p50_us"], f["p99_us"], f["p999_us"] = quantile(h, 50), quantile(h, 99), quantile(h, 99.9)
 	return err
+}
+
+// writeOn writes n bytes durably, over and over, until the window ends.
+func (l *limit) writeOn(w *window, n int) {
+	defer w.running.Done()
+	for !w.ending() {
+		if err := l.write(n); err != nil {
+			w.fail(err)
+			return
+		}
+		w.acked.Add(1)
+	}
 }
 
 // appendOn appends and syncs until the window ends.
