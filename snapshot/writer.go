@@ -128,6 +128,8 @@ type writer struct {
 	queue   []*block // in compression or ready, in order
 	free    []*block // to be used again; nil: not allocated yet
 
+	expected *[32]byte // content hash that Finish insists on, or nil
+
 	err error // every further call fails with it
 }
 
@@ -236,6 +238,18 @@ func (w *writer) Finish() (messages.SnapshotInfo, error) {
 	return info, nil
 }
 
+// Expect implements Writer.
+func (w *writer) Expect(contentHash [32]byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.expected = &contentHash
+}
+
+// Suspend implements Writer.
+func (w *writer) Suspend() error {
+	return fmt.Errorf("snapshot: suspend %s: it is not from Resume: %w", w.info.ID, messages.ErrInvalid)
+}
+
 // complete writes what is left: the last block, the index and the footer.
 func (w *writer) complete() error {
 	if w.current != nil {
@@ -254,6 +268,10 @@ func (w *writer) complete() error {
 		blocks:      w.blocks,
 		rawBytes:    w.raw,
 		content:     contentHash(w.header.blockBytes, w.raw, w.index),
+	}
+	if w.expected != nil && *w.expected != end.content {
+		return &messages.CorruptError{Path: w.temp(), Offset: -1, Index: w.header.index,
+			Reason: fmt.Sprintf("the content hash is %x, expected %x", end.content, *w.expected)}
 	}
 	crc := crc32.Update(seedCRC(w.header.crc), castagnoli, w.index)
 	if err := w.write(le.AppendUint32(w.index, crc)); err != nil {
