@@ -55,8 +55,6 @@ const (
 	StaysUnreadable
 	// StaysIncompatible: a newer version of Ballast wrote it.
 	StaysIncompatible
-	// StaysNoneGood: none of the group verifies, so nothing goes.
-	StaysNoneGood
 	// GoesByCount, GoesByAge and GoesByBytes: the first bound that says so.
 	GoesByCount
 	GoesByAge
@@ -81,8 +79,6 @@ func (f Fate) String() string {
 		return "stays: cannot be read"
 	case StaysIncompatible:
 		return "stays: of a newer version"
-	case StaysNoneGood:
-		return "stays: no good one in the group"
 	case GoesByCount:
 		return "goes: count"
 	case GoesByAge:

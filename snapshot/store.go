@@ -34,13 +34,7 @@ type Store interface {
 	Delete(id string) error
 	// Cleanup removes a group's older snapshots and returns their ids.
 	Cleanup(group uint64, r messages.Retention) ([]string, error)
-	// Close releases the store. Writers from Create are aborted; those from
-	// Resume, and Importers, are suspended.
-	Close() error
-}
 
-// Files is the part of the Store that handles whole files and their life.
-type Files interface {
 	// Resume begins a snapshot like Create, or goes on with one that broke off.
 	// What its Writer has written is kept when the process ends, the store is
 	// closed, a Write or Finish fails or Suspend is called. A later Resume for
@@ -54,15 +48,17 @@ type Files interface {
 	// replaces a save that it cannot go on with.
 	Resume(group, index, term uint64, meta []byte) (w Writer, offset int64, err error)
 
-	// Export opens a snapshot to be copied as it is, compressed: an envelope of
-	// EnvelopeBytes that names it, then its file. It begins at the given
-	// offset of that stream: 0, or what Import returned on the other side. The
-	// snapshot cannot be deleted until the Exporter is closed.
+	// Export opens a snapshot to be copied as it is, compressed: a stream of an
+	// envelope of EnvelopeBytes, which names it, and its file from the given
+	// offset on: 0, or what Import has returned on the other side. The snapshot
+	// cannot be deleted until the Exporter is closed.
 	Export(id string, offset int64) (Exporter, error)
-	// Import takes the stream of an Export. With an empty id the stream begins
-	// at offset 0 and its envelope says what it is. With an id it may go on
-	// with an import of it that broke off, at the offset of the stream that is
-	// returned; a group has at most one unfinished import, as with Resume.
+	// Import takes the stream of an Export. With an id it takes that of no
+	// other snapshot, and may go on with an import of it that broke off: the
+	// stream may then begin at the offset that is returned, or at 0. With an
+	// empty id it begins at 0 and its envelope says what it is. A group has at
+	// most one unfinished import; a later one ends and replaces it, as Resume
+	// does.
 	Import(id string) (w Importer, offset int64, err error)
 
 	// Unfinished lists what Resume and Import could go on with, by name.
@@ -87,6 +83,10 @@ type Files interface {
 	// Plan says what Cleanup would do to each snapshot of a group, newest
 	// first, and why. It reads what Cleanup would read and removes nothing.
 	Plan(group uint64, r messages.Retention) ([]messages.PlannedSnapshot, error)
+
+	// Close releases the store. Writers from Create are aborted; those from
+	// Resume, and Importers, are suspended.
+	Close() error
 }
 
 // Writer takes the state of a new snapshot as a stream. Memory is bounded
@@ -125,7 +125,8 @@ type Reader interface {
 type Exporter interface {
 	io.ReadCloser
 	Info() messages.SnapshotInfo
-	// Size is the length of the whole stream, whatever the offset.
+	// Size is the length of the whole stream from offset 0: EnvelopeBytes and
+	// those of the file.
 	Size() int64
 }
 
