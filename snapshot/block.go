@@ -100,13 +100,34 @@ func blockCRC(headerCRC uint32, number int64, stored []byte) uint32 {
 // state in it: in dst, whose capacity must be the raw length at least, or, for
 // a block that is stored as is, in stored.
 func (c *codec) decodeBlock(headerCRC uint32, number int64, e entry, stored, dst []byte) ([]byte, error) {
-	at := e.offset()
+	raw, err := c.openBlock(headerCRC, number, e, stored, dst)
+	if err != nil {
+		return nil, err
+	}
+	if sum := sha256.Sum256(raw); !bytes.Equal(sum[:], e.hash()) {
+		return nil, &damage{e.offset(), fmt.Sprintf("block %d fails its SHA-256", number), nil}
+	}
+	return raw, nil
+}
+
+// checkStored checks the lengths and the checksum of a stored block.
+func checkStored(headerCRC uint32, number int64, e entry, stored []byte) error {
 	if le.Uint32(stored) != uint32(e.raw()) || le.Uint32(stored[4:]) != uint32(e.stored()) {
-		return nil, &damage{at, fmt.Sprintf("block %d has lengths other than the index says", number), nil}
+		return &damage{e.offset(), fmt.Sprintf("block %d has lengths other than the index says", number), nil}
 	}
 	if blockCRC(headerCRC, number, stored) != le.Uint32(stored[12:]) {
-		return nil, &damage{at, fmt.Sprintf("block %d fails its checksum", number), nil}
+		return &damage{e.offset(), fmt.Sprintf("block %d fails its checksum", number), nil}
 	}
+	return nil
+}
+
+// openBlock is decodeBlock without the hash, which an unfinished file does not
+// have.
+func (c *codec) openBlock(headerCRC uint32, number int64, e entry, stored, dst []byte) ([]byte, error) {
+	if err := checkStored(headerCRC, number, e, stored); err != nil {
+		return nil, err
+	}
+	at := e.offset()
 	var raw []byte
 	switch encoding := le.Uint32(stored[8:]); encoding {
 	case byCodec:
@@ -121,9 +142,6 @@ func (c *codec) decodeBlock(headerCRC uint32, number int64, e entry, stored, dst
 	}
 	if len(raw) != e.raw() {
 		return nil, &damage{at, fmt.Sprintf("block %d holds %d bytes, not %d", number, len(raw), e.raw()), nil}
-	}
-	if sum := sha256.Sum256(raw); !bytes.Equal(sum[:], e.hash()) {
-		return nil, &damage{at, fmt.Sprintf("block %d fails its SHA-256", number), nil}
 	}
 	return raw, nil
 }

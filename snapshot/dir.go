@@ -26,16 +26,31 @@ type Dir struct {
 	// the removal, so that two of them cannot each rely on the other's victim.
 	maintenance sync.Mutex
 
-	mu      sync.Mutex
-	writers map[string]*writer // by id
-	readers map[*reader]struct{}
-	open    map[string]int // readers of a snapshot, by id, from the start of Open
+	// claims is held by whoever decides which unfinished file belongs to whom,
+	// until that is so. It comes before the mutex of any writer or importer
+	// that owns one, and before mu.
+	claims sync.Mutex
+	// publishing is held from the look whether a name is free to the rename.
+	publishing sync.Mutex
+
+	mu        sync.Mutex
+	writers   map[string]*writer // by id
+	readers   map[stopper]struct{}
+	importers map[*importer]struct{}
+	open      map[string]int                    // readers of a snapshot, by id, from the start of Open
+	owners    map[string]owner                  // of unfinished files, by name
+	kept      map[string]owner                  // who left them, until somebody else has them
+	aside     map[string]*messages.CorruptError // what was found wrong, by name
 }
+
+// stopper is a reader or an exporter.
+type stopper interface{ stop(reason error) error }
 
 var _ Store = (*Dir)(nil)
 
 // OpenDir opens the directory, which is made if it is missing, and removes the
-// unfinished files that a crash has left in it. It reads no snapshot.
+// unfinished files that a crash has left in it, but those that Resume or Import
+// may still go on with. It reads no snapshot.
 //
 // Errors: messages.ErrInvalid (the options), messages.ErrLocked,
 // messages.ErrDiskFull.
@@ -44,11 +59,15 @@ func OpenDir(path string, o Options) (*Dir, error) {
 		return nil, err
 	}
 	d := &Dir{
-		path:    filepath.Clean(path),
-		options: o.withDefaults(),
-		writers: map[string]*writer{},
-		readers: map[*reader]struct{}{},
-		open:    map[string]int{},
+		path:      filepath.Clean(path),
+		options:   o.withDefaults(),
+		writers:   map[string]*writer{},
+		readers:   map[stopper]struct{}{},
+		importers: map[*importer]struct{}{},
+		open:      map[string]int{},
+		owners:    map[string]owner{},
+		kept:      map[string]owner{},
+		aside:     map[string]*messages.CorruptError{},
 	}
 	if err := d.start(); err != nil {
 		if d.lock != nil {
@@ -71,6 +90,9 @@ func (d *Dir) start() (err error) {
 	if _, err = durable.RemoveTemps(d.options.Disk, d.path); err != nil {
 		return err
 	}
+	if err = d.expire(); err != nil {
+		return err
+	}
 	d.codec, err = newCodec(d.options)
 	return err
 }
@@ -88,17 +110,25 @@ func (d *Dir) Close() error {
 	for _, w := range d.writers {
 		writers = append(writers, w)
 	}
-	var readers []*reader
+	var readers []stopper
 	for r := range d.readers {
 		readers = append(readers, r)
+	}
+	var importers []*importer
+	for m := range d.importers {
+		importers = append(importers, m)
 	}
 	d.mu.Unlock()
 	// By id, so that a test that counts disk operations sees one order.
 	slices.SortFunc(writers, func(a, b *writer) int { return strings.Compare(a.info.ID, b.info.ID) })
+	slices.SortFunc(importers, func(a, b *importer) int { return strings.Compare(a.partName, b.partName) })
 
 	var errs []error
 	for _, w := range writers {
 		errs = append(errs, w.stop(messages.ErrStopped))
+	}
+	for _, m := range importers {
+		errs = append(errs, m.stop(messages.ErrStopped))
 	}
 	for _, r := range readers {
 		errs = append(errs, r.stop(messages.ErrStopped))

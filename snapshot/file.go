@@ -32,7 +32,12 @@ func (d *Dir) openFile(id string) (_ *file, err error) {
 	if err != nil {
 		return nil, err
 	}
-	x := &file{path: d.filePath(id), info: info}
+	return openPath(d.filePath(id), info)
+}
+
+// openPath is openFile for a snapshot that has another name.
+func openPath(path string, info messages.SnapshotInfo) (_ *file, err error) {
+	x := &file{path: path, info: info}
 	// Opening a pipe would block, so look before.
 	st, err := os.Lstat(x.path)
 	if errors.Is(err, fs.ErrNotExist) {

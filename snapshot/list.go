@@ -106,13 +106,18 @@ func (d *Dir) describe(ids []string) (infos []messages.SnapshotInfo, damaged []*
 		}
 		if errors.Is(err, messages.ErrIncompatible) {
 			info, _ := ParseID(id)
-			err = &messages.CorruptError{Path: d.filePath(id), Offset: 0, Index: info.Index, Reason: "this version cannot read it", Err: err}
+			err = d.incompatible(info, err)
 		}
 		if err := classify(err, &damaged); err != nil {
 			return nil, nil, err
 		}
 	}
 	return infos, damaged, nil
+}
+
+// incompatible is how a file of a newer version is told of beside damaged ones.
+func (d *Dir) incompatible(info messages.SnapshotInfo, err error) error {
+	return &messages.CorruptError{Path: d.filePath(info.ID), Offset: 0, Index: info.Index, Reason: "this version cannot read it", Err: err}
 }
 
 // classify puts an error where it belongs: a damaged file among the damaged, and

@@ -28,6 +28,10 @@ const (
 	// MaxBlocks is the most blocks that a snapshot can have: 16 TiB of state at
 	// the default block size.
 	MaxBlocks = 1 << 24
+	// DefaultKeepPartial and DefaultPartialSyncBytes are what the zero Options
+	// stand for.
+	DefaultKeepPartial      = 24 * time.Hour
+	DefaultPartialSyncBytes = 64 << 20
 )
 
 // Options configure a Dir. The zero value is ready to use. All of them may be
@@ -50,6 +54,16 @@ type Options struct {
 	// bounds the compressors of all Writers together. Fewer leave processors to
 	// others and take less memory: about 4 × BlockBytes for each.
 	Concurrency int
+	// KeepPartial is how long what a Writer from Resume or an Importer has left
+	// is kept after it was last written to; zero means DefaultKeepPartial (24
+	// hours). It is looked at by OpenDir and by each new save and import. There
+	// is at most one unfinished save and one unfinished import for each group.
+	KeepPartial time.Duration
+	// PartialSyncBytes is after how many bytes of file such a Writer or Importer
+	// syncs, and so how much of its work a power cut can undo, beside what is
+	// still in memory; zero means DefaultPartialSyncBytes (64 MiB). Less costs
+	// throughput; see DESIGN.md for figures. Others sync only at the end.
+	PartialSyncBytes int64
 	// Disk takes the file-system steps that make a snapshot durable; nil means
 	// durable.OS. Tests and the simulation put a faulty one here.
 	Disk durable.Disk
@@ -74,6 +88,12 @@ func (o Options) Validate() error {
 	bad("Level", o.Level, 1, MaxLevel)
 	bad("BlockBytes", o.BlockBytes, MinBlockBytes, MaxBlockBytes)
 	bad("Concurrency", o.Concurrency, 1, MaxConcurrency)
+	if o.KeepPartial < 0 {
+		errs = append(errs, fmt.Errorf("snapshot: option KeepPartial is %v, must not be negative: %w", o.KeepPartial, messages.ErrInvalid))
+	}
+	if o.PartialSyncBytes < 0 {
+		errs = append(errs, fmt.Errorf("snapshot: option PartialSyncBytes is %d, must not be negative: %w", o.PartialSyncBytes, messages.ErrInvalid))
+	}
 	return errors.Join(errs...)
 }
 
@@ -87,6 +107,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Concurrency == 0 {
 		o.Concurrency = min(runtime.GOMAXPROCS(0), MaxConcurrency)
+	}
+	if o.KeepPartial == 0 {
+		o.KeepPartial = DefaultKeepPartial
+	}
+	if o.PartialSyncBytes == 0 {
+		o.PartialSyncBytes = DefaultPartialSyncBytes
 	}
 	if o.Disk == nil {
 		o.Disk = durable.OS

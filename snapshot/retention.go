@@ -5,14 +5,15 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/ballast-raft/ballast/messages"
 	"github.com/ballast-raft/ballast/messages/durable"
 )
 
-// Delete implements Store. A snapshot that is whole goes only if another of its
-// group is known to be whole, so Delete may have to read one. A damaged one can
-// always be deleted.
+// Delete implements Store. A snapshot that is whole, or that the disk cannot
+// read at the moment, goes only if another of its group is known to be whole, so
+// Delete may have to read one. A damaged one can always be deleted.
 //
 // Errors: messages.ErrNotFound, messages.ErrInvalid (no id),
 // messages.ErrConflict (it is open, or the last good one), messages.ErrStopped.
@@ -51,6 +52,9 @@ func (d *Dir) deleteOne(id string) error {
 		err := d.whole(id)
 		if err == nil {
 			return fmt.Errorf("it is the last good one of group %d: %w", info.Group, messages.ErrConflict)
+		}
+		if unreadable(err) {
+			return fmt.Errorf("it cannot be read, and no other of group %d is good: %w: %w", info.Group, messages.ErrConflict, err)
 		}
 		if !errors.Is(err, messages.ErrCorrupt) {
 			return err
@@ -116,8 +120,12 @@ func (d *Dir) remove(id string) error {
 // The newest snapshot that verifies whole always stays; if there is none,
 // nothing is removed. Only snapshots older than it whose header, index and
 // footer are good are counted and removed: damaged files and those of a newer
-// version of Ballast are left to an operator, and Delete. Those that are open
-// stay and are counted.
+// version of Ballast are left to SetAside, an operator, and Delete. Those that
+// are open stay and are counted.
+//
+// The age of a snapshot is that of the latest creation time that it or one
+// before it has, among those that are not in the future: one that was made while
+// the clock was behind is not taken for old.
 //
 // If damaged files are met, the error joins the *messages.CorruptError of each,
 // and what is returned has been removed nevertheless. The same holds for any
@@ -131,60 +139,141 @@ func (d *Dir) Cleanup(group uint64, r messages.Retention) ([]string, error) {
 }
 
 func (d *Dir) cleanup(group uint64, r messages.Retention) ([]string, error) {
-	if r.Keep < 0 || r.MaxAge < 0 || r.MaxBytes < 0 {
-		return nil, fmt.Errorf("a negative bound in %+v: %w", r, messages.ErrInvalid)
-	}
 	d.maintenance.Lock()
 	defer d.maintenance.Unlock()
-	good, damaged, err := d.List(group)
+	plan, err := d.plan(group, r)
 	if err != nil {
 		return nil, err
 	}
 	var errs []error
-	for _, c := range damaged {
-		errs = append(errs, c)
-	}
-	// A bad block is found only by reading it, so the one that everything else
-	// relies on is read.
-	for len(good) > 0 {
-		err := d.whole(good[0].ID)
-		if err == nil {
-			break
+	for _, p := range plan {
+		if p.Err != nil {
+			errs = append(errs, p.Err)
 		}
-		switch {
-		case errors.Is(err, messages.ErrCorrupt):
-			errs = append(errs, err)
-		case !errors.Is(err, messages.ErrNotFound):
-			return nil, err
-		}
-		good = good[1:]
 	}
-	removed, err := d.removeOld(d.beyond(good, r), r.DryRun)
+	removed, err := d.removePlanned(plan, r.DryRun)
 	return removed, errors.Join(append(errs, err)...)
 }
 
-// beyond returns those of a group's good snapshots, newest first, that a bound
-// of r says should go. It never returns the first.
-func (d *Dir) beyond(good []messages.SnapshotInfo, r messages.Retention) (old []messages.SnapshotInfo) {
-	now := d.options.Now()
-	var bytes int64
-	for i, info := range good {
-		bytes += info.FileBytes
-		goes := r.Keep > 0 && i >= r.Keep ||
-			r.MaxAge > 0 && now.Sub(info.Created) > r.MaxAge ||
-			r.MaxBytes > 0 && bytes > r.MaxBytes
-		if i > 0 && goes && !d.isOpen(info.ID) {
-			old = append(old, info)
-		}
+// Plan implements Store.
+func (d *Dir) Plan(group uint64, r messages.Retention) ([]messages.PlannedSnapshot, error) {
+	plan, err := d.plan(group, r)
+	if err != nil {
+		return nil, fmt.Errorf("snapshot: plan for group %d: %w", group, err)
 	}
-	return old
+	return plan, nil
 }
 
-// removeOld removes snapshots, the last first, so that a crash in between
+// plan decides about each snapshot of a group, newest first.
+func (d *Dir) plan(group uint64, r messages.Retention) (plan []messages.PlannedSnapshot, err error) {
+	if r.Keep < 0 || r.MaxAge < 0 || r.MaxBytes < 0 {
+		return nil, fmt.Errorf("a negative bound in %+v: %w", r, messages.ErrInvalid)
+	}
+	ids, err := d.groupIDs(group)
+	if err != nil {
+		return nil, err
+	}
+	found := false // the newest good one
+	for _, id := range ids {
+		info, err := d.examine(id, !found)
+		if errors.Is(err, messages.ErrNotFound) {
+			continue // removed meanwhile
+		}
+		p := messages.PlannedSnapshot{ID: id, Index: info.Index, Created: info.Created, FileBytes: info.FileBytes, Err: err}
+		switch {
+		case err == nil && !found:
+			found, p.Fate = true, messages.StaysNewestGood
+		case err == nil:
+		case unreadable(err):
+			p.Fate = messages.StaysUnreadable
+		case errors.Is(err, messages.ErrIncompatible) && !found && !errors.Is(err, messages.ErrCorrupt):
+			return nil, err
+		case errors.Is(err, messages.ErrIncompatible):
+			p.Fate = messages.StaysIncompatible
+		case errors.Is(err, messages.ErrCorrupt):
+			p.Fate = messages.StaysDamaged
+		default:
+			return nil, err
+		}
+		plan = append(plan, p)
+	}
+	if found {
+		d.bound(plan, r)
+	}
+	return plan, nil
+}
+
+// examine reads header, index and footer of a snapshot, and with whole all of
+// it: a bad block is found only by reading it, and bits rot without changing a
+// time of modification.
+func (d *Dir) examine(id string, whole bool) (messages.SnapshotInfo, error) {
+	info, err := ParseID(id)
+	if err != nil {
+		return info, err
+	}
+	x, err := d.openFile(id)
+	if errors.Is(err, messages.ErrIncompatible) {
+		err = d.incompatible(info, err)
+	}
+	if err != nil {
+		return info, err
+	}
+	info = x.info
+	if whole {
+		if err := d.verifyBlocks(x); err != nil {
+			return info, errors.Join(x.failure(err), x.f.Close())
+		}
+	}
+	return info, x.f.Close()
+}
+
+// bound decides about the good snapshots of a plan after the newest.
+func (d *Dir) bound(plan []messages.PlannedSnapshot, r messages.Retention) {
+	now := d.options.Now()
+	age := make([]time.Duration, len(plan))
+	var latest time.Time
+	for i := len(plan) - 1; i >= 0; i-- {
+		if created := plan[i].Created; !created.After(now) && created.After(latest) {
+			latest = created
+		}
+		if !plan[i].Created.After(now) {
+			age[i] = now.Sub(latest)
+		}
+	}
+	var count int
+	var bytes int64
+	for i := range plan {
+		p := &plan[i]
+		if p.Err != nil {
+			continue
+		}
+		count++
+		bytes += p.FileBytes
+		if p.Fate == messages.StaysNewestGood {
+			continue
+		}
+		switch {
+		case r.Keep > 0 && count > r.Keep:
+			p.Fate = messages.GoesByCount
+		case r.MaxAge > 0 && age[i] > r.MaxAge:
+			p.Fate = messages.GoesByAge
+		case r.MaxBytes > 0 && bytes > r.MaxBytes:
+			p.Fate = messages.GoesByBytes
+		}
+		if p.Fate.Goes() && d.isOpen(p.ID) {
+			p.Fate = messages.StaysOpen
+		}
+	}
+}
+
+// removePlanned removes what goes, the oldest first, so that a crash in between
 // leaves the newer ones.
-func (d *Dir) removeOld(old []messages.SnapshotInfo, dryRun bool) (removed []string, err error) {
-	for i := len(old) - 1; i >= 0; i-- {
-		id := old[i].ID
+func (d *Dir) removePlanned(plan []messages.PlannedSnapshot, dryRun bool) (removed []string, err error) {
+	for i := len(plan) - 1; i >= 0; i-- {
+		if !plan[i].Fate.Goes() {
+			continue
+		}
+		id := plan[i].ID
 		if !dryRun {
 			err := d.remove(id)
 			if errors.Is(err, messages.ErrConflict) || errors.Is(err, messages.ErrNotFound) {

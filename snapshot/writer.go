@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"sync"
-	"time"
 
 	"github.com/ballast-raft/ballast/messages"
 	"github.com/ballast-raft/ballast/messages/durable"
@@ -28,14 +27,39 @@ func (d *Dir) Create(group, index, term uint64, meta []byte) (Writer, error) {
 }
 
 func (d *Dir) create(group, index, term uint64, meta []byte) (*writer, error) {
+	w, err := d.newWriter(group, index, term, meta)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.expire(); err != nil {
+		return nil, err
+	}
+	if err := d.reserve(w); err != nil {
+		return nil, err
+	}
+	w.out.path = w.path + durable.TempSuffix
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil {
+		return nil, w.err // Dir.Close came between
+	}
+	if err := w.begin(); err != nil {
+		return nil, w.fail(err)
+	}
+	return w, nil
+}
+
+// newWriter returns a writer that has neither an id nor a file yet.
+func (d *Dir) newWriter(group, index, term uint64, meta []byte) (*writer, error) {
 	if index == 0 {
 		return nil, fmt.Errorf("the index is zero: %w", messages.ErrInvalid)
 	}
 	if len(meta) > messages.MaxSnapshotMeta {
 		return nil, fmt.Errorf("%d bytes of metadata, at most %d: %w", len(meta), messages.MaxSnapshotMeta, messages.ErrTooLarge)
 	}
-	w := &writer{
+	return &writer{
 		dir: d,
+		out: output{dir: d},
 		header: header{
 			codec:      codecZstd,
 			blockBytes: uint32(d.options.BlockBytes),
@@ -46,24 +70,15 @@ func (d *Dir) create(group, index, term uint64, meta []byte) (*writer, error) {
 		},
 		// One being filled or written, one ready, the others in compression.
 		free: make([]*block, d.options.Concurrency+2),
+	}, nil
+}
+
+// begin makes the file and writes its header.
+func (w *writer) begin() error {
+	if err := w.out.create(); err != nil {
+		return err
 	}
-	if err := d.reserve(w); err != nil {
-		return nil, err
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.err != nil {
-		return nil, w.err // Dir.Close came between
-	}
-	var err error
-	if w.f, err = os.OpenFile(w.temp(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644); err != nil {
-		d.release(w)
-		return nil, err
-	}
-	if err := w.write(w.header.encode()); err != nil {
-		return nil, w.discard(err)
-	}
-	return w, nil
+	return w.out.write(w.header.encode())
 }
 
 // reserve gives w an id that no file and no other writer has.
@@ -86,25 +101,30 @@ func (d *Dir) reserve(w *writer) error {
 		if !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		w.info = messages.SnapshotInfo{
-			ID:      id,
-			Group:   w.header.group,
-			Index:   w.header.index,
-			Term:    w.header.term,
-			Created: time.UnixMilli(int64(created)).UTC(),
-			Meta:    w.header.meta,
+		info, err := ParseID(id)
+		if err != nil {
+			return err
 		}
-		w.path = d.filePath(id)
-		d.writers[id] = w
+		d.name(w, info)
 		return nil
 	}
 	return fmt.Errorf("every id is taken: %w", messages.ErrConflict)
 }
 
+// name gives w the id in info. The caller holds d.mu.
+func (d *Dir) name(w *writer, info messages.SnapshotInfo) {
+	w.info = info
+	w.info.Meta = w.header.meta
+	w.path = d.filePath(info.ID)
+	d.writers[info.ID] = w
+}
+
 func (d *Dir) release(w *writer) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delete(d.writers, w.info.ID)
+	if d.writers[w.info.ID] == w {
+		delete(d.writers, w.info.ID)
+	}
 }
 
 // writer implements Writer. Blocks are compressed on goroutines of their own,
@@ -118,20 +138,22 @@ type writer struct {
 	info   messages.SnapshotInfo
 	path   string // final name
 	header header
-	f      *os.File
-	offset int64  // bytes written to f
+	out    output
 	raw    int64  // bytes taken
 	blocks int64  // blocks begun
-	index  []byte // entries of the blocks in f
+	index  []byte // entries of the blocks in the file
 
 	current *block   // being filled, or nil
 	queue   []*block // in compression or ready, in order
 	free    []*block // to be used again; nil: not allocated yet
 
+	expected *[32]byte // content hash that Finish insists on, or nil
+
+	partName string // of the unfinished file, if it is from Resume
+	kept     bool   // it has ended, and that file is still there
+
 	err error // every further call fails with it
 }
-
-func (w *writer) temp() string { return w.path + durable.TempSuffix }
 
 // Write implements Writer. It returns as soon as p has been copied, unless as
 // many blocks as are allowed are under way.
@@ -144,7 +166,7 @@ func (w *writer) Write(p []byte) (int, error) {
 	taken := 0
 	for len(p) > 0 {
 		if err := w.fill(&p, &taken); err != nil {
-			return taken, fmt.Errorf("snapshot: write %s: %w", w.info.ID, w.discard(err))
+			return taken, fmt.Errorf("snapshot: write %s: %w", w.info.ID, w.fail(err))
 		}
 	}
 	return taken, nil
@@ -204,36 +226,56 @@ func (w *writer) writeOldest() error {
 		return b.err
 	}
 	w.queue = w.queue[1:]
-	w.index = appendEntry(w.index, w.offset, len(b.raw), len(b.stored)-blockFixed, &b.hash)
+	w.index = appendEntry(w.index, w.out.offset, len(b.raw), len(b.stored)-blockFixed, &b.hash)
 	w.free = append(w.free, b)
-	return w.write(b.stored)
+	return w.out.write(b.stored)
 }
 
-func (w *writer) write(b []byte) error {
-	n, err := w.f.Write(b)
-	w.offset += int64(n)
-	return err
+// writeQueue writes all that was sent.
+func (w *writer) writeQueue() error {
+	for len(w.queue) > 0 {
+		if err := w.writeOldest(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Finish implements Writer. If it is the last step that fails, the sync of the
-// directory, then the snapshot is removed again, but a power cut that follows
-// at once may bring it back, whole.
+// directory, then the snapshot is removed again, or unfinished again if it is
+// from Resume, but a power cut that follows at once may bring it back, whole.
 func (w *writer) Finish() (messages.SnapshotInfo, error) {
+	info, err := w.finish()
+	if err != nil {
+		return messages.SnapshotInfo{}, fmt.Errorf("snapshot: finish %s: %w", w.info.ID, err)
+	}
+	w.dir.finished(info.Group, info.Index)
+	return info, nil
+}
+
+func (w *writer) finish() (messages.SnapshotInfo, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err != nil {
-		return messages.SnapshotInfo{}, fmt.Errorf("snapshot: finish %s: %w", w.info.ID, w.err)
+		return messages.SnapshotInfo{}, w.err
 	}
 	if err := w.complete(); err != nil {
-		return messages.SnapshotInfo{}, fmt.Errorf("snapshot: finish %s: %w", w.info.ID, w.discard(err))
+		return messages.SnapshotInfo{}, w.fail(err)
 	}
-	if err := w.publish(); err != nil {
-		return messages.SnapshotInfo{}, fmt.Errorf("snapshot: finish %s: %w", w.info.ID, w.discard(err))
+	if err := w.out.publish(w.path); err != nil {
+		return messages.SnapshotInfo{}, w.fail(err)
 	}
 	w.end(fmt.Errorf("it is finished: %w", messages.ErrInvalid))
 	info := w.info
 	info.Meta = bytes.Clone(info.Meta)
 	return info, nil
+}
+
+// Expect implements Writer.
+func (w *writer) Expect(contentHash [32]byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.expected = &contentHash
 }
 
 // complete writes what is left: the last block, the index and the footer.
@@ -243,109 +285,145 @@ func (w *writer) complete() error {
 			return err
 		}
 	}
-	for len(w.queue) > 0 {
-		if err := w.writeOldest(); err != nil {
-			return err
-		}
+	if err := w.writeQueue(); err != nil {
+		return err
 	}
 	end := footer{
 		headerCRC:   w.header.crc,
-		indexOffset: w.offset,
+		indexOffset: w.out.offset,
 		blocks:      w.blocks,
 		rawBytes:    w.raw,
 		content:     contentHash(w.header.blockBytes, w.raw, w.index),
 	}
+	if w.expected != nil && *w.expected != end.content {
+		return &messages.CorruptError{Path: w.out.path, Offset: -1, Index: w.header.index,
+			Reason: fmt.Sprintf("the content hash is %x, expected %x", end.content, *w.expected)}
+	}
 	crc := crc32.Update(seedCRC(w.header.crc), castagnoli, w.index)
-	if err := w.write(le.AppendUint32(w.index, crc)); err != nil {
+	if err := w.out.write(le.AppendUint32(w.index, crc)); err != nil {
 		return err
 	}
-	if err := w.write(end.encode()); err != nil {
+	if err := w.out.write(end.encode()); err != nil {
 		return err
 	}
-	w.info.RawBytes, w.info.FileBytes, w.info.ContentHash = w.raw, w.offset, end.content
+	w.info.RawBytes, w.info.FileBytes, w.info.ContentHash = w.raw, w.out.offset, end.content
 	return nil
 }
 
-// publish makes the complete file durable, first its bytes, then its name.
-func (w *writer) publish() error {
-	disk := w.dir.options.Disk
-	err := disk.Sync(w.f)
-	err = errors.Join(err, w.f.Close())
-	w.f = nil
-	if err != nil {
-		return err
+// Suspend implements Writer.
+func (w *writer) Suspend() error {
+	if !w.out.keep {
+		return fmt.Errorf("snapshot: suspend %s: it is not from Resume: %w", w.info.ID, messages.ErrInvalid)
 	}
-	if _, err := os.Lstat(w.path); err == nil {
-		return fmt.Errorf("%s has appeared meanwhile: %w", w.path, messages.ErrConflict)
-	}
-	if err := disk.Rename(w.temp(), w.path); err != nil {
-		// Whether the name has changed is not known, but nobody else's file
-		// can have it.
-		return errors.Join(err, w.remove(w.path))
-	}
-	if err := disk.SyncDir(w.dir.path); err != nil {
-		return errors.Join(err, w.remove(w.path))
-	}
-	return nil
-}
-
-// Abort implements Writer. A second Abort does nothing.
-func (w *writer) Abort() error { return w.stop(messages.ErrInvalid) }
-
-// stop gives the snapshot up; later calls fail with reason.
-func (w *writer) stop(reason error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err != nil {
-		return nil
+		return fmt.Errorf("snapshot: suspend %s: %w", w.info.ID, w.err)
 	}
-	if w.f == nil {
-		// Dir.Close before Create had made the file.
-		w.end(reason)
-		return nil
+	if err := w.suspend(fmt.Errorf("it was suspended: %w", messages.ErrInvalid)); err != nil {
+		return fmt.Errorf("snapshot: suspend %s: %w", w.info.ID, durable.Wrap(err))
 	}
-	err := w.removeTemp()
-	w.end(fmt.Errorf("it was given up: %w", reason))
+	return nil
+}
+
+// suspend ends the writer and keeps the blocks that are complete; later calls
+// fail with reason.
+func (w *writer) suspend(reason error) error {
+	err := w.writeQueue()
+	w.drain()
+	var also error
+	w.kept, also = w.out.suspend(w.header.size())
+	err = errors.Join(err, also)
+	if err != nil {
+		reason = errors.Join(reason, durable.Wrap(err))
+	}
+	w.end(reason)
+	return err
+}
+
+// Abort implements Writer. A second Abort does nothing.
+func (w *writer) Abort() error {
+	w.mu.Lock()
+	var err error
+	kept := w.kept
+	w.kept = false
+	if w.err == nil {
+		err = w.giveUp(fmt.Errorf("it was given up: %w", messages.ErrInvalid))
+	}
+	w.mu.Unlock()
+	if kept {
+		err = w.dir.abandon(w.partName, w)
+	}
 	if err != nil {
 		return fmt.Errorf("snapshot: abort %s: %w", w.info.ID, err)
 	}
 	return nil
 }
 
-// discard removes what there is of the snapshot after err and ends the writer.
-// It returns err, made understandable, and whatever else went wrong.
-func (w *writer) discard(err error) error {
-	err = durable.Wrap(err)
-	also := w.removeTemp()
-	w.end(err)
-	if also != nil {
-		return errors.Join(err, also)
+// stop implements owner, and is what Dir.Close calls: it gives the snapshot up,
+// or suspends it if it is from Resume.
+func (w *writer) stop(reason error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil {
+		return nil
 	}
+	if w.out.f == nil {
+		// It comes before Create or Resume had opened the file.
+		w.kept = w.out.keep
+		w.end(reason)
+		return nil
+	}
+	var err error
+	if w.out.keep {
+		err = w.suspend(reason)
+	} else {
+		err = w.giveUp(fmt.Errorf("it was given up: %w", reason))
+	}
+	if err != nil {
+		return fmt.Errorf("snapshot: stop %s: %w", w.info.ID, durable.Wrap(err))
+	}
+	return nil
+}
+
+// giveUp ends the writer and removes its file; later calls fail with reason.
+func (w *writer) giveUp(reason error) error {
+	w.drain()
+	err := w.out.discard()
+	w.end(reason)
 	return err
 }
 
-// removeTemp closes and removes the unfinished file, if it is still there, once
-// nothing is under way any more.
-func (w *writer) removeTemp() error {
+// fail ends the writer after err, and removes what there is of the snapshot
+// unless it is to be kept and can be of use. It returns err, made
+// understandable, and whatever else went wrong.
+func (w *writer) fail(err error) error {
+	err = durable.Wrap(err)
+	w.drain()
+	var also error
+	if w.out.keep && !useless(err) {
+		w.kept, also = w.out.suspend(w.header.size())
+	} else {
+		also = w.out.discard()
+	}
+	if also != nil {
+		err = errors.Join(err, durable.Wrap(also))
+	}
+	w.end(err)
+	return err
+}
+
+// useless reports whether an unfinished file would fail in the same way again.
+func useless(err error) bool {
+	return errors.Is(err, messages.ErrTooLarge) || errors.Is(err, messages.ErrCorrupt) || errors.Is(err, messages.ErrConflict)
+}
+
+// drain waits until nothing is under way any more.
+func (w *writer) drain() {
 	for _, b := range w.queue {
 		<-b.done
 	}
-	var err error
-	if w.f != nil {
-		err = w.f.Close()
-		w.f = nil
-	}
-	return errors.Join(err, w.remove(w.temp()))
-}
-
-// remove removes a name that may be there or not. It need not be durable: a
-// temporary name is removed by the next OpenDir, and a final one has a whole
-// file behind it.
-func (w *writer) remove(path string) error {
-	if err := w.dir.options.Disk.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	w.queue = nil
 }
 
 // end lets go of everything.
@@ -353,4 +431,7 @@ func (w *writer) end(err error) {
 	w.err = err
 	w.current, w.queue, w.free, w.index = nil, nil, nil, nil
 	w.dir.release(w)
+	if w.out.keep {
+		w.dir.disown(w.partName, w, w.kept)
+	}
 }

@@ -1,0 +1,273 @@
+package snapshot
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/ballast-raft/ballast/messages/durable"
+)
+
+// Resume implements Store. The id carries the time of the first of the calls.
+// The state must be the same bytes each time: blocks of two different states
+// would make a third. A caller who cannot be sure names the hash by Expect.
+//
+// What is there is read whole, on Options.Concurrency goroutines.
+//
+// Errors: those of Create.
+func (d *Dir) Resume(group, index, term uint64, meta []byte) (Writer, int64, error) {
+	w, offset, err := d.resume(group, index, term, meta)
+	if err != nil {
+		return nil, 0, fmt.Errorf("snapshot: resume at index %d: %w", index, durable.Wrap(err))
+	}
+	return w, offset, nil
+}
+
+func (d *Dir) resume(group, index, term uint64, meta []byte) (*writer, int64, error) {
+	w, err := d.newWriter(group, index, term, meta)
+	if err != nil {
+		return nil, 0, err
+	}
+	w.out.keep = true
+	if err := d.expire(); err != nil {
+		return nil, 0, err
+	}
+	found, err := d.claimSave(w)
+	if err != nil {
+		return nil, 0, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil {
+		return nil, 0, w.err // Dir.Close or another Resume came between
+	}
+	if found {
+		err = w.reopen()
+	} else {
+		err = w.begin()
+	}
+	if err != nil {
+		return nil, 0, w.fail(err)
+	}
+	return w, w.raw, nil
+}
+
+// claimSave gives w the group's unfinished save, if it can go on with it, or a
+// new id.
+func (d *Dir) claimSave(w *writer) (found bool, err error) {
+	d.claims.Lock()
+	defer d.claims.Unlock()
+	p, err := d.claim(w.header.group, false, func(p partial) (bool, error) {
+		if p.info.Index != w.header.index || p.info.Term != w.header.term || p.level != d.options.Level {
+			return false, nil
+		}
+		if _, err := os.Lstat(d.filePath(p.info.ID)); !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+		return sameHeader(filepath.Join(d.path, p.name), w.header.encode())
+	})
+	if err != nil {
+		return false, err
+	}
+	if p == nil {
+		if err := d.reserve(w); err != nil {
+			return false, err
+		}
+	} else {
+		d.mu.Lock()
+		d.name(w, p.info)
+		d.mu.Unlock()
+	}
+	w.partName = saveName(w.info.ID, d.options.Level)
+	w.out.path = filepath.Join(d.path, w.partName)
+	if err := d.own(w.partName, w); err != nil {
+		d.release(w)
+		return false, err
+	}
+	return p != nil, nil
+}
+
+// sameHeader reports whether a file begins with a header.
+func sameHeader(path string, header []byte) (same bool, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	b := make([]byte, len(header))
+	_, err = io.ReadFull(f, b)
+	same = err == nil && bytes.Equal(b, header)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.EIO) {
+		err = nil // nothing to go on with
+	}
+	return same, errors.Join(err, f.Close())
+}
+
+// reopen opens the unfinished file, whose header was found to be the right one,
+// and cuts it after its last good block of full length.
+func (w *writer) reopen() (err error) {
+	end, entries, err := w.out.reopen(&w.header, true)
+	if err != nil {
+		return err
+	}
+	w.index = entries
+	w.blocks = int64(len(entries) / entryBytes)
+	w.raw = w.blocks * int64(w.header.blockBytes)
+	return w.out.cut(end)
+}
+
+// reopen opens the file for going on and returns where its last good block
+// ends, and the entries of the blocks up to there. With hash they are
+// decompressed, and the entries hold their hashes; without, a last block that is
+// shorter is taken too.
+func (o *output) reopen(h *header, hash bool) (end int64, entries []byte, err error) {
+	st, err := os.Lstat(o.path)
+	if err != nil {
+		return 0, nil, err
+	}
+	o.offset, o.synced = st.Size(), st.Size() // kept, if it cannot be read now
+	if o.f, err = os.OpenFile(o.path, os.O_RDWR, 0); err != nil {
+		return 0, nil, err
+	}
+	// Whoever wrote it may have been killed, or not have learned that the
+	// kernel could not write it. If that is so it is told now, once, and then
+	// nothing in the file can be trusted.
+	if err := o.dir.options.Disk.Sync(o.f); err != nil {
+		o.failed, o.synced = true, 0
+		return 0, nil, err
+	}
+	entries, err = chain(o.f, h, hash)
+	if err != nil {
+		return 0, nil, err
+	}
+	good, err := o.dir.checkChain(o.f, h, entries, hash)
+	if err != nil {
+		return 0, nil, err
+	}
+	entries = entries[:good*entryBytes]
+	end = h.size()
+	if good > 0 {
+		last := entry(entries[len(entries)-entryBytes:])
+		end = last.offset() + blockFixed + int64(last.stored())
+	}
+	return end, entries, nil
+}
+
+// cut ends the file at an offset that is good and goes on from there.
+func (o *output) cut(end int64) error {
+	if err := o.f.Truncate(end); err != nil {
+		return err
+	}
+	o.offset, o.synced = end, min(o.synced, end)
+	_, err := o.f.Seek(end, io.SeekStart)
+	return err
+}
+
+// chain follows the lengths of the blocks from the header on, as far as they
+// make sense. Their checksums are for checkChain.
+func chain(f *os.File, h *header, fullOnly bool) (entries []byte, err error) {
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	var b [blockFixed]byte
+	at := h.size()
+	for range MaxBlocks {
+		if st.Size()-at <= blockFixed {
+			break
+		}
+		if _, err := f.ReadAt(b[:], at); errors.Is(err, io.EOF) || errors.Is(err, syscall.EIO) {
+			break
+		} else if err != nil {
+			return nil, err
+		}
+		raw, stored := le.Uint32(b[0:]), le.Uint32(b[4:])
+		short := raw < h.blockBytes
+		if raw == 0 || raw > h.blockBytes || stored == 0 || stored > raw || short && fullOnly || st.Size()-at < blockFixed+int64(stored) {
+			break
+		}
+		entries = appendEntry(entries, at, int(raw), int(stored), new([32]byte))
+		if short {
+			break
+		}
+		at += blockFixed + int64(stored)
+	}
+	return entries, nil
+}
+
+// checkChain checks blocks on Options.Concurrency goroutines and returns how
+// many are good before the first that is not. With hash it decompresses them
+// and puts their hashes into the entries.
+func (d *Dir) checkChain(f *os.File, h *header, entries []byte, hash bool) (int64, error) {
+	x := &file{f: f, path: f.Name(), header: *h, entries: entries}
+	x.footer.blocks = int64(len(entries) / entryBytes)
+	for n := range x.footer.blocks {
+		e := x.entry(n)
+		x.maxRaw, x.maxStored = max(x.maxRaw, e.raw()), max(x.maxStored, e.stored())
+	}
+	var (
+		next atomic.Int64
+		good atomic.Int64
+
+		mu     sync.Mutex
+		failed error
+	)
+	good.Store(x.blocks())
+	check := func() {
+		stored, raw := x.buffers()
+		for {
+			n := next.Add(1) - 1
+			if n >= good.Load() {
+				return
+			}
+			err := d.running()
+			if err == nil {
+				err = d.checkLink(x, n, stored, raw, hash)
+			}
+			if err == nil {
+				continue
+			}
+			for was := good.Load(); n < was && !good.CompareAndSwap(was, n); was = good.Load() {
+			}
+			var bad *damage
+			if !errors.As(err, &bad) {
+				mu.Lock()
+				failed = err
+				mu.Unlock()
+			}
+			return
+		}
+	}
+	var wg sync.WaitGroup
+	for range min(int64(d.options.Concurrency), x.blocks()) - 1 {
+		wg.Go(check)
+	}
+	check()
+	wg.Wait()
+	return good.Load(), failed
+}
+
+func (d *Dir) checkLink(x *file, number int64, stored, raw []byte, hash bool) error {
+	e := x.entry(number)
+	stored = stored[:blockFixed+e.stored()]
+	if err := x.readAt(stored, e.offset()); err != nil {
+		return err
+	}
+	if !hash {
+		return checkStored(x.header.crc, number, e, stored)
+	}
+	b, err := d.codec.openBlock(x.header.crc, number, e, stored, raw)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(b)
+	copy(e[entryBytes-len(sum):], sum[:])
+	return nil
+}
