@@ -9,6 +9,7 @@ require (
 	github.com/gofrs/flock v0.13.1
 	github.com/jedib0t/go-pretty/v6 v6.8.3
 	github.com/klauspost/compress v1.20.3
+	github.com/pierrec/lz4/v4 v4.1.33
 	github.com/tidwall/buntdb v1.3.2
 	github.com/tidwall/gjson v1.20.1
 	github.com/tidwall/wal v1.2.1

@@ -17,7 +17,7 @@ import (
 type Dir struct {
 	path    string
 	options Options
-	codec   *codec
+	coder   *coder
 	lock    *durable.Lock // nil with NoLock
 
 	closed atomic.Bool
@@ -93,8 +93,8 @@ func (d *Dir) start() (err error) {
 	if err = d.expire(); err != nil {
 		return err
 	}
-	d.codec, err = newCodec(d.options)
-	return err
+	d.coder = newCoder(d.options)
+	return nil
 }
 
 // Close implements Store. Readers that are still open are closed as well. Every

@@ -21,8 +21,7 @@ type file struct {
 	footer  footer
 	entries []byte // the index, entryBytes for each block
 	info    messages.SnapshotInfo
-	// The longest block: what a buffer must hold.
-	maxRaw, maxStored int
+	maxRaw  int // the longest block
 }
 
 // openFile opens the snapshot with the given id and checks everything in it but
@@ -65,12 +64,17 @@ func openPath(path string, info messages.SnapshotInfo) (_ *file, err error) {
 func (x *file) failure(err error) error {
 	var d *damage
 	if errors.As(err, &d) {
-		return &messages.CorruptError{Path: x.path, Offset: d.offset, Index: x.info.Index, Reason: d.reason, Err: d.err}
+		return x.corrupt(d)
 	}
-	if errors.Is(err, syscall.EIO) {
-		return &messages.CorruptError{Path: x.path, Offset: -1, Index: x.info.Index, Reason: "the disk cannot read it", Err: err}
+	var report *DamageError
+	if errors.Is(err, syscall.EIO) && !errors.As(err, &report) {
+		return x.corrupt(&damage{-1, "the disk cannot read it", err})
 	}
 	return err
+}
+
+func (x *file) corrupt(d *damage) *messages.CorruptError {
+	return &messages.CorruptError{Path: x.path, Offset: d.offset, Index: x.info.Index, Reason: d.reason, Err: d.err}
 }
 
 // readAt fills b from the given offset. A file that has become shorter is
@@ -168,7 +172,7 @@ func (x *file) readIndex() error {
 				}
 				raw -= want
 				next += blockFixed + int64(e.stored())
-				x.maxRaw, x.maxStored = max(x.maxRaw, e.raw()), max(x.maxStored, e.stored())
+				x.maxRaw = max(x.maxRaw, e.raw())
 			}
 			continue
 		}
@@ -194,18 +198,35 @@ func (x *file) blocks() int64 { return x.footer.blocks }
 
 func (x *file) entry(number int64) entry { return x.entries[number*entryBytes:][:entryBytes] }
 
-// buffers returns room for any one block of the file, stored and raw.
-func (x *file) buffers() (stored, raw []byte) {
-	return make([]byte, blockFixed+x.maxStored), make([]byte, 0, x.maxRaw)
+// checkBlock reads one block and checks its stored bytes, and those alone.
+func (x *file) checkBlock(r *blockReader, number int64) error {
+	e := x.entry(number)
+	stored := r.room(blockFixed + e.stored())
+	if err := x.readAt(stored, e.offset()); err != nil {
+		return err
+	}
+	return checkStored(&x.header, number, e, stored)
 }
 
-// readBlock reads and checks one block, in the given buffers. What it returns
-// lies in one of them.
-func (x *file) readBlock(c *codec, number int64, stored, raw []byte) ([]byte, error) {
+// readBlock reads one block, checks it in every way and returns the state in
+// it, which lies in buf. buf must have room for blockBuffer bytes.
+func (x *file) readBlock(r *blockReader, number int64, buf []byte) ([]byte, error) {
 	e := x.entry(number)
+	stored, dst := r.room(blockFixed+x.maxRaw), buf[:0]
+	if e.stored() == e.raw() {
+		// As is: it goes where it is wanted at once.
+		stored, dst = buf, stored[:0]
+	}
 	stored = stored[:blockFixed+e.stored()]
 	if err := x.readAt(stored, e.offset()); err != nil {
 		return nil, err
 	}
-	return c.decodeBlock(x.header.crc, number, e, stored, raw)
+	raw, err := r.decode(&x.header, number, e, stored, dst)
+	if err == nil && e.stored() == e.raw() && le.Uint32(stored[8:]) == byCodec {
+		raw = append(buf[:0], raw...) // a frame that does not shrink: never written
+	}
+	return raw, err
 }
+
+// blockBuffer is the length of a buffer for any one block of the file.
+func (x *file) blockBuffer() int { return blockFixed + x.maxRaw }

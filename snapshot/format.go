@@ -25,25 +25,6 @@ const (
 	contentPrefix = "ballast snapshot content 1\x00"
 )
 
-// The codecs that a header can name. Only those for which supported is true can
-// be read and written by this version.
-const (
-	codecNone = 0
-	codecZstd = 1
-	codecS2   = 2
-	codecGzip = 3
-	codecLZ4  = 4
-)
-
-var codecNames = [...]string{codecNone: "none", codecZstd: "zstd", codecS2: "s2", codecGzip: "gzip", codecLZ4: "lz4"}
-
-func codecName(codec uint8) string {
-	if int(codec) < len(codecNames) {
-		return codecNames[codec]
-	}
-	return fmt.Sprintf("number %d", codec)
-}
-
 var (
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 	le         = binary.LittleEndian

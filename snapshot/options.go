@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"runtime"
@@ -20,7 +21,7 @@ const (
 // Other limits.
 const (
 	// DefaultLevel is the zstd level that the zero Options stand for.
-	DefaultLevel = 3
+	DefaultLevel = 1
 	// MaxLevel is the highest zstd level.
 	MaxLevel = 22
 	// MaxConcurrency bounds Options.Concurrency.
@@ -38,10 +39,13 @@ const (
 // changed from one open to the next: what is needed to read a file is in the
 // file.
 type Options struct {
-	// Level is the zstd level, 1 to 22; zero means DefaultLevel. The compressor
-	// has four speeds, which the levels select: 1–2, 3–5, 6–9 and 10 and up. A
-	// higher one makes smaller files for more processor time; see DESIGN.md for
-	// figures.
+	// Codec compresses what is written; empty means CodecZstd. What is read is
+	// read by the codec that it was written with.
+	Codec Codec
+	// Level is how hard the codec tries: zstd 1 to 22 (it has four speeds, which
+	// are 1–2, 3–5, 6–9 and 10 and up), s2 1 to 3, gzip and lz4 1 to 9, none has
+	// no level. Zero means 1 for each. A higher one makes smaller files for much
+	// more processor time, though not of all data; see DESIGN.md for figures.
 	Level int
 	// BlockBytes is how many bytes of state are compressed and checked
 	// together, 512 to 16 Mi; zero means DefaultBlockBytes (1 MiB). Larger
@@ -49,10 +53,10 @@ type Options struct {
 	// must be read to get at one byte. Replicas that compare content hashes
 	// must use the same value.
 	BlockBytes int
-	// Concurrency is how many blocks one Writer compresses, or one Open or
-	// Verify checks, at the same time: 1 to 256; zero means GOMAXPROCS. It also
-	// bounds the compressors of all Writers together. Fewer leave processors to
-	// others and take less memory: about 4 × BlockBytes for each.
+	// Concurrency is how many blocks are compressed at the same time, and how
+	// many are decompressed or checked, by all that is open in the Dir together:
+	// 1 to 256; zero means GOMAXPROCS. Fewer leave processors to others and take
+	// less memory: about 4 × BlockBytes for each in a Writer, 2 × in a Reader.
 	Concurrency int
 	// KeepPartial is how long what a Writer from Resume or an Importer has left
 	// is kept after it was last written to; zero means DefaultKeepPartial (24
@@ -85,7 +89,13 @@ func (o Options) Validate() error {
 			errs = append(errs, fmt.Errorf("snapshot: option %s is %d, must be %d to %d: %w", field, value, low, high, messages.ErrInvalid))
 		}
 	}
-	bad("Level", o.Level, 1, MaxLevel)
+	if number, ok := o.codec().number(); !ok {
+		errs = append(errs, fmt.Errorf("snapshot: option Codec is %.40q, must be one of %s: %w", o.Codec, codecNames(), messages.ErrInvalid))
+	} else if highest := codecs[number].maxLevel; o.Level != 0 && highest == 0 {
+		errs = append(errs, fmt.Errorf("snapshot: option Level is %d, but codec %s has no levels: %w", o.Level, o.codec(), messages.ErrInvalid))
+	} else {
+		bad("Level (of "+string(o.codec())+")", o.Level, 1, highest)
+	}
 	bad("BlockBytes", o.BlockBytes, MinBlockBytes, MaxBlockBytes)
 	bad("Concurrency", o.Concurrency, 1, MaxConcurrency)
 	if o.KeepPartial < 0 {
@@ -97,10 +107,13 @@ func (o Options) Validate() error {
 	return errors.Join(errs...)
 }
 
+func (o Options) codec() Codec { return cmp.Or(o.Codec, CodecZstd) }
+
 // withDefaults returns o with every zero field replaced.
 func (o Options) withDefaults() Options {
-	if o.Level == 0 {
-		o.Level = DefaultLevel
+	o.Codec = o.codec()
+	if number, _ := o.Codec.number(); o.Level == 0 {
+		o.Level = codecs[number].defaultLevel
 	}
 	if o.BlockBytes == 0 {
 		o.BlockBytes = DefaultBlockBytes

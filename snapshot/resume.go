@@ -210,7 +210,7 @@ func (d *Dir) checkChain(f *os.File, h *header, entries []byte, hash bool) (int6
 	x.footer.blocks = int64(len(entries) / entryBytes)
 	for n := range x.footer.blocks {
 		e := x.entry(n)
-		x.maxRaw, x.maxStored = max(x.maxRaw, e.raw()), max(x.maxStored, e.stored())
+		x.maxRaw = max(x.maxRaw, e.raw())
 	}
 	var (
 		next atomic.Int64
@@ -220,16 +220,16 @@ func (d *Dir) checkChain(f *os.File, h *header, entries []byte, hash bool) (int6
 		failed error
 	)
 	good.Store(x.blocks())
-	check := func() {
-		stored, raw := x.buffers()
+	check := func(r *blockReader) error {
+		raw := make([]byte, x.maxRaw)
 		for {
 			n := next.Add(1) - 1
 			if n >= good.Load() {
-				return
+				return nil
 			}
 			err := d.running()
 			if err == nil {
-				err = d.checkLink(x, n, stored, raw, hash)
+				err = x.checkLink(r, n, raw, hash)
 			}
 			if err == nil {
 				continue
@@ -242,28 +242,27 @@ func (d *Dir) checkChain(f *os.File, h *header, entries []byte, hash bool) (int6
 				failed = err
 				mu.Unlock()
 			}
-			return
+			return nil
 		}
 	}
 	var wg sync.WaitGroup
-	for range min(int64(d.options.Concurrency), x.blocks()) - 1 {
-		wg.Go(check)
+	for range min(int64(d.options.Concurrency), x.blocks()) {
+		wg.Go(func() { _ = d.coder.withReader(check) }) // check returns nil
 	}
-	check()
 	wg.Wait()
 	return good.Load(), failed
 }
 
-func (d *Dir) checkLink(x *file, number int64, stored, raw []byte, hash bool) error {
+func (x *file) checkLink(r *blockReader, number int64, raw []byte, hash bool) error {
+	if !hash {
+		return x.checkBlock(r, number)
+	}
 	e := x.entry(number)
-	stored = stored[:blockFixed+e.stored()]
+	stored := r.room(blockFixed + e.stored())
 	if err := x.readAt(stored, e.offset()); err != nil {
 		return err
 	}
-	if !hash {
-		return checkStored(x.header.crc, number, e, stored)
-	}
-	b, err := d.codec.openBlock(x.header.crc, number, e, stored, raw)
+	b, err := r.open(&x.header, number, e, stored, raw)
 	if err != nil {
 		return err
 	}

@@ -16,8 +16,9 @@ type Store interface {
 	// Create begins a snapshot. It does not exist, for any other method, until
 	// the writer's Finish has returned nil.
 	Create(group, index, term uint64, meta []byte) (Writer, error)
-	// Open verifies a snapshot whole, reading every byte, and opens it. The
-	// snapshot cannot be deleted until the Reader is closed.
+	// Open opens a snapshot after it has read every byte of the file and checked
+	// it by a CRC. The content is checked further as it is read. The snapshot
+	// cannot be deleted until the Reader is closed.
 	Open(id string) (Reader, error)
 	// Latest returns the group's newest snapshot that verifies. Damaged ones
 	// before it are returned too, so that they can be reported, and set aside.
@@ -28,7 +29,7 @@ type Store interface {
 	List(group uint64) ([]messages.SnapshotInfo, []*messages.CorruptError, error)
 	// ListAll is List for every group.
 	ListAll() ([]messages.SnapshotInfo, []*messages.CorruptError, error)
-	// Verify reads a snapshot whole and checks every checksum.
+	// Verify reads a snapshot whole, decompresses it and checks every checksum.
 	Verify(id string) (messages.SnapshotInfo, error)
 	// Delete removes a snapshot, durably.
 	Delete(id string) error
@@ -112,10 +113,14 @@ type Writer interface {
 	Abort() error
 }
 
-// Reader yields the state of a snapshot as a stream. Each block is checked
-// again before any of its bytes are returned.
+// Reader yields the state of a snapshot, as a stream or from any place. The
+// SHA-256 of each block is checked before any of its bytes are returned; so a
+// Read from beginning to end that reaches io.EOF has proved the content hash,
+// and only then should what was read take effect.
 type Reader interface {
-	io.ReadCloser
+	io.ReadSeekCloser
+	// ReadAt may be called by several goroutines at once, beside the others.
+	io.ReaderAt
 	Info() messages.SnapshotInfo
 }
 

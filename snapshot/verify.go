@@ -1,16 +1,70 @@
 package snapshot
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/ballast-raft/ballast/messages"
 )
 
-// Verify implements Store. Blocks are checked on Options.Concurrency
-// goroutines, and the first damaged one is what the error names.
+// MaxDamagedBlocks is how many blocks a DamageError lists.
+const MaxDamagedBlocks = 1024
+
+// DamageError is what Verify has found wrong with the blocks of a snapshot
+// whose header, index and footer are good. It matches messages.ErrCorrupt and
+// wraps the *messages.CorruptError of the first block.
+type DamageError struct {
+	// Info describes the snapshot, as far as it is not damaged.
+	Info messages.SnapshotInfo
+	// Blocks are the damaged blocks in order, the first MaxDamagedBlocks of
+	// them.
+	Blocks []DamagedBlock
+	// Damaged is how many there are, of Total.
+	Damaged, Total int64
+	// RawBytes is how much of the state they hold.
+	RawBytes int64
+
+	first *messages.CorruptError
+}
+
+// DamagedBlock is one block that cannot be served.
+type DamagedBlock struct {
+	// Number counts the blocks of the file from zero.
+	Number int64
+	// Offset and Length say where the block is stored in the file, with its
+	// header.
+	Offset, Length int64
+	// From and To are the range of the state that it holds: [From, To).
+	From, To int64
+	// Reason says what is wrong, in a few words; Err is its cause, if there is
+	// one.
+	Reason string
+	Err    error
+}
+
+// Error implements error.
+func (e *DamageError) Error() string {
+	s := e.first.Error()
+	if e.Damaged > 1 {
+		last := e.Blocks[len(e.Blocks)-1]
+		s += fmt.Sprintf("; %d of %d blocks are damaged, up to number %d", e.Damaged, e.Total, last.Number)
+		if e.Damaged > int64(len(e.Blocks)) {
+			s += " and beyond"
+		}
+	}
+	return s
+}
+
+// Unwrap returns the damage to the first block.
+func (e *DamageError) Unwrap() error { return e.first }
+
+// Verify implements Store. Blocks are decompressed and checked on
+// Options.Concurrency goroutines. If any are damaged the error wraps a
+// *DamageError, which tells all of them.
 func (d *Dir) Verify(id string) (messages.SnapshotInfo, error) {
 	info, err := d.verify(id)
 	if err != nil {
@@ -23,32 +77,86 @@ func (d *Dir) verify(id string) (messages.SnapshotInfo, error) {
 	if err := d.running(); err != nil {
 		return messages.SnapshotInfo{}, err
 	}
-	x, err := d.openVerified(id)
+	x, err := d.openFile(id)
 	if err != nil {
 		return messages.SnapshotInfo{}, err
+	}
+	if err := d.verifyBlocks(x); err != nil {
+		return messages.SnapshotInfo{}, errors.Join(x.failure(err), x.f.Close())
 	}
 	return x.info, x.f.Close()
 }
 
-// openVerified opens a snapshot and checks all of it. It remembers that the
-// file was good, or that it no longer is.
-func (d *Dir) openVerified(id string) (*file, error) {
-	x, err := d.openFile(id)
-	if err == nil {
-		if err = d.verifyBlocks(x); err != nil {
-			err = errors.Join(x.failure(err), x.f.Close())
+// verifyBlocks decompresses and checks every block of x. It returns a
+// *DamageError, or what kept it from reading on.
+func (d *Dir) verifyBlocks(x *file) error {
+	report := &DamageError{Info: x.info, Total: x.blocks()}
+	var mu sync.Mutex
+	buffers := make(chan []byte, d.options.Concurrency)
+	for range d.options.Concurrency {
+		buffers <- nil
+	}
+	err := d.eachBlock(x, func(r *blockReader, number int64) error {
+		buf := <-buffers
+		defer func() { buffers <- buf }()
+		if buf == nil {
+			buf = make([]byte, x.blockBuffer())
 		}
-	}
+		_, err := x.readBlock(r, number, buf)
+		var found *damage
+		if errors.As(err, &found) {
+			mu.Lock()
+			defer mu.Unlock()
+			report.add(x, number, found)
+			return nil
+		}
+		return err
+	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return x, nil
+	if report.Damaged > 0 {
+		return report
+	}
+	return nil
 }
 
-// verifyBlocks reads every block of x and checks it. It returns the error of
-// the first block that has one: blocks are handed out in order, and those that
-// were handed out are finished.
-func (d *Dir) verifyBlocks(x *file) error {
+// add notes a damaged block. They come in any order.
+func (e *DamageError) add(x *file, number int64, found *damage) {
+	entry := x.entry(number)
+	from := number * int64(x.header.blockBytes)
+	b := DamagedBlock{
+		Number: number,
+		Offset: entry.offset(),
+		Length: blockFixed + int64(entry.stored()),
+		From:   from,
+		To:     from + int64(entry.raw()),
+		Reason: found.reason,
+		Err:    found.err,
+	}
+	e.Damaged++
+	e.RawBytes += b.To - b.From
+	at, _ := slices.BinarySearchFunc(e.Blocks, number, func(b DamagedBlock, n int64) int { return cmp.Compare(b.Number, n) })
+	if at == 0 {
+		e.first = x.corrupt(found)
+	}
+	if at < MaxDamagedBlocks {
+		e.Blocks = slices.Insert(e.Blocks, at, b)
+		e.Blocks = e.Blocks[:min(len(e.Blocks), MaxDamagedBlocks)]
+	}
+}
+
+// checkBlocks checks the stored bytes of every block of x, by their CRC. It
+// returns the error of the first block that has one.
+func (d *Dir) checkBlocks(x *file) error {
+	return d.eachBlock(x, func(r *blockReader, number int64) error { return x.checkBlock(r, number) })
+}
+
+// eachBlock calls check for the blocks of x, on Options.Concurrency goroutines,
+// until one of them fails. It returns the error of the first block that has
+// one: blocks are handed out in order, and those that were handed out are
+// finished.
+func (d *Dir) eachBlock(x *file, check func(r *blockReader, number int64) error) error {
 	var (
 		next   atomic.Int64
 		failed atomic.Bool
@@ -57,8 +165,7 @@ func (d *Dir) verifyBlocks(x *file) error {
 		first  error
 		number int64
 	)
-	check := func() {
-		stored, raw := x.buffers()
+	work := func() {
 		for !failed.Load() {
 			n := next.Add(1) - 1
 			if n >= x.blocks() {
@@ -66,7 +173,7 @@ func (d *Dir) verifyBlocks(x *file) error {
 			}
 			err := d.running()
 			if err == nil {
-				_, err = x.readBlock(d.codec, n, stored, raw)
+				err = d.coder.withReader(func(r *blockReader) error { return check(r, n) })
 			}
 			if err != nil {
 				failed.Store(true)
@@ -81,9 +188,9 @@ func (d *Dir) verifyBlocks(x *file) error {
 	}
 	var wg sync.WaitGroup
 	for range min(int64(d.options.Concurrency), x.blocks()) - 1 {
-		wg.Go(check)
+		wg.Go(work)
 	}
-	check()
+	work()
 	wg.Wait()
 	return first
 }

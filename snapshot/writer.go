@@ -61,7 +61,7 @@ func (d *Dir) newWriter(group, index, term uint64, meta []byte) (*writer, error)
 		dir: d,
 		out: output{dir: d},
 		header: header{
-			codec:      codecZstd,
+			codec:      d.coder.number,
 			blockBytes: uint32(d.options.BlockBytes),
 			group:      group,
 			index:      index,
@@ -212,7 +212,7 @@ func (w *writer) send() error {
 	b.number, b.err, b.done = w.blocks, nil, make(chan struct{})
 	w.blocks++
 	w.queue = append(w.queue, b)
-	go b.encode(w.dir.codec, w.header.crc)
+	go b.encode(w.dir.coder, w.header.crc)
 	if len(w.free) == 0 {
 		return w.writeOldest()
 	}
