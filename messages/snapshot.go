@@ -112,8 +112,9 @@ type Saved struct {
 }
 
 // OpenSnapshot opens a snapshot for reading. An empty ID means the group's
-// newest one. The whole file is verified before SnapshotOpened is sent, so
-// that nothing is applied that turns out to be damaged later.
+// newest one that verifies whole. Of any other every stored byte is checked
+// before SnapshotOpened is sent, and what it decompresses to as it is read: what
+// was read should take effect only when ChunkRead has said EOF.
 type OpenSnapshot struct {
 	Tag, Group uint64
 	ID         string
@@ -140,7 +141,8 @@ type ReadChunk struct {
 	MaxBytes int
 }
 
-// ChunkRead answers ReadChunk. Every byte has been verified again.
+// ChunkRead answers ReadChunk. Every byte has been verified; EOF proves the
+// content hash of the whole.
 //
 // Errors: ErrNotFound (no such stream), ErrExpired, ErrCorrupt.
 type ChunkRead struct {
@@ -227,7 +229,8 @@ type SnapshotsCleanedUp struct {
 	Err     error
 }
 
-// VerifySnapshot reads a snapshot whole and checks every checksum.
+// VerifySnapshot reads a snapshot whole, decompresses it and checks every
+// checksum.
 type VerifySnapshot struct {
 	Tag, Group uint64
 	ID         string
@@ -235,7 +238,8 @@ type VerifySnapshot struct {
 
 // SnapshotVerified answers VerifySnapshot.
 //
-// Errors: ErrNotFound, ErrInvalid, ErrCorrupt (says where).
+// Errors: ErrNotFound, ErrInvalid, ErrCorrupt (says where; with a store on disk
+// a *snapshot.DamageError lists every damaged block).
 type SnapshotVerified struct {
 	Tag, Group uint64
 	Info       SnapshotInfo

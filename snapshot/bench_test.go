@@ -2,11 +2,13 @@ package snapshot_test
 
 import (
 	"encoding/binary"
+	"flag"
 	"fmt"
 	"io"
 	"math"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -25,17 +27,28 @@ import (
 
 const benchPiece = 256 << 10 // as the snapshot actor's chunks
 
+var benchMiB = flag.Int("snapshot.bench", 64, "MiB of the states that benchmarks measure")
+
 // The three kinds of state that are measured, made once.
 var (
-	jsonState   = sync.OnceValue(func() []byte { return records(1, 128<<20) })
-	sourceState = sync.OnceValue(func() []byte { return sources(64 << 20) })
-	binaryState = sync.OnceValue(func() []byte { return values(64 << 20) })
+	jsonState   = sync.OnceValue(func() []byte { return records(1, *benchMiB<<20) })
+	sourceState = sync.OnceValue(func() []byte { return sources(*benchMiB << 20) })
+	binaryState = sync.OnceValue(func() []byte { return values(*benchMiB << 20) })
 )
+
+var corpora = []struct {
+	name  string
+	state func() []byte
+}{{"json", jsonState}, {"source", sourceState}, {"binary", binaryState}}
 
 // sources returns up to n bytes of the Go files of the toolchain, one after the
 // other.
 func sources(n int) (b []byte) {
-	err := filepath.WalkDir(filepath.Join(runtime.GOROOT(), "src"), func(path string, e os.DirEntry, err error) error {
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		panic(err)
+	}
+	err = filepath.WalkDir(filepath.Join(strings.TrimSpace(string(root)), "src"), func(path string, e os.DirEntry, err error) error {
 		if err != nil || len(b) >= n {
 			return err
 		}
@@ -126,7 +139,7 @@ func turns(b *testing.B, bytes int, baselines []string, all []contender) {
 	}
 	var s strings.Builder
 	t := tabwriter.NewWriter(&s, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(t, "\n\tMB/s\tfrom\tto\tMB per cpu s\tsaved\t")
+	fmt.Fprint(t, "\tMB/s\tfrom\tto\tMB per cpu s\tsaved\t")
 	for _, base := range baselines {
 		fmt.Fprintf(t, "of %s\t", base)
 	}
@@ -148,7 +161,7 @@ func turns(b *testing.B, bytes int, baselines []string, all []contender) {
 		fmt.Fprintln(t)
 	}
 	must(b, t.Flush())
-	b.Log(s.String())
+	fmt.Printf("%s, %d MiB\n%s", b.Name(), bytes>>20, s.String()) // b.Log cuts it after ten lines
 }
 
 func median(v []float64) float64 {
@@ -227,9 +240,9 @@ func snapshotWrite(b *testing.B, what string, state []byte, o snapshot.Options) 
 
 // BenchmarkWrite: every codec, from Create until it is durable.
 func BenchmarkWrite(b *testing.B) {
-	for name, state := range map[string]func() []byte{"json": jsonState, "source": sourceState, "binary": binaryState} {
-		b.Run(name, func(b *testing.B) {
-			state := state()
+	for _, corpus := range corpora {
+		b.Run(corpus.name, func(b *testing.B) {
+			state := corpus.state()
 			all := []contender{plainWrite(b, state), streamWrite(b, zstdStream, 1, state), streamWrite(b, zstdTwo, 2, state)}
 			for _, c := range []struct {
 				codec snapshot.Codec
@@ -296,9 +309,9 @@ func streamRead(b *testing.B, what string, threads int, state []byte) contender 
 // BenchmarkRead: from Open, which checks every stored byte, to the end of the
 // stream, which checks what was decompressed. From the page cache.
 func BenchmarkRead(b *testing.B) {
-	for name, state := range map[string]func() []byte{"json": jsonState, "source": sourceState, "binary": binaryState} {
-		b.Run(name, func(b *testing.B) {
-			state := state()
+	for _, corpus := range corpora {
+		b.Run(corpus.name, func(b *testing.B) {
+			state := corpus.state()
 			all := []contender{plainRead(b, state), streamRead(b, zstdStream, 1, state), streamRead(b, zstdTwo, 2, state)}
 			for _, codec := range []snapshot.Codec{"zstd", "s2", "lz4", "gzip", "none"} {
 				d := open(b, b.TempDir(), snapshot.Options{Codec: codec})
@@ -352,13 +365,13 @@ func BenchmarkReadAt(b *testing.B) {
 // BenchmarkGigabyte: a state of 1 GiB, from Create until it is durable, and from
 // Open to the last byte.
 func BenchmarkGigabyte(b *testing.B) {
-	const times = 8
 	state := jsonState()
+	times := 1 << 30 / len(state)
 	for _, codec := range []snapshot.Codec{"zstd", "s2"} {
 		d := open(b, b.TempDir(), snapshot.Options{Codec: codec})
 		var id string
 		b.Run(string(codec)+"/write", func(b *testing.B) {
-			b.SetBytes(times * int64(len(state)))
+			b.SetBytes(int64(times) * int64(len(state)))
 			for b.Loop() {
 				w, err := d.Create(0, 1, 1, nil)
 				must(b, err)
@@ -375,7 +388,7 @@ func BenchmarkGigabyte(b *testing.B) {
 			}
 		})
 		b.Run(string(codec)+"/read", func(b *testing.B) {
-			b.SetBytes(times * int64(len(state)))
+			b.SetBytes(int64(times) * int64(len(state)))
 			for b.Loop() {
 				r, err := d.Open(id)
 				must(b, err)

@@ -93,8 +93,8 @@ type zstdEncoder struct{ *zstd.Encoder }
 
 func zstdBound(n int) int {
 	// zstd.Encoder.MaxEncodedSize, which needs an encoder: a frame header of at
-	// most 18 bytes, 3 bytes for each 128 KiB.
-	return n + 18 + 3*(n>>17+1) + 4
+	// most 18 bytes, 3 bytes for each 64 KiB.
+	return n + 18 + 3*(n>>16+1)
 }
 
 func newZstdEncoder(level, blockBytes int) (encoder, error) {

@@ -3,10 +3,23 @@
 //
 // Dir is the Store on disk. A snapshot is written as a stream into a temporary
 // file by a Writer and exists only when Finish has returned nil: the file is
-// then complete, synced, renamed and its name synced. Open reads a file whole
-// and checks all of it before it yields the first byte, and checks each block
-// again as it is read. What is damaged is reported as a
-// *messages.CorruptError and never served.
+// then complete, synced, renamed and its name synced. What is damaged is
+// reported as a *messages.CorruptError and never served.
+//
+// # What is checked when
+//
+//	OpenAt, List     header, index and footer
+//	Open             and every stored byte of every block, by its CRC
+//	Read, ReadAt     each block by its CRC and its SHA-256, before any byte of it
+//	                 is returned
+//	Read to io.EOF   from the beginning: the content hash of the whole state
+//	Verify, Latest   everything, on all cores; so do Cleanup and Delete check the
+//	                 snapshot that they rely on
+//
+// So what rots on a disk is found by Open. A block whose CRC is good and whose
+// content is not, as a fault of the memory or of a compressor would leave it
+// while it is written, is met by whoever reads that far: let what was read take
+// effect only at io.EOF, or Verify first.
 //
 // # Files
 //
@@ -19,7 +32,8 @@
 // group sort from old to new. The creation time is in the name and nowhere
 // else, which is why the same state at the same index gives the same file bytes
 // on every replica that uses the same options and the same version of the
-// compressor. The content hash depends on neither the compressor nor its level.
+// compressor, on machines of the same kind (s2 is in assembler, which compresses
+// differently on each architecture). The content hash depends on none of these.
 //
 // Unfinished files end in ".snap.tmp" and are removed by OpenDir. The file LOCK
 // is held by the process that has the directory open.
@@ -51,8 +65,9 @@
 //	 8   4  encoding: 0 by the codec of the header, 1 as is (S = raw length)
 //	12   4  CRC of: header CRC (4), block number (8), bytes 0 to 12 of this
 //	        block header, stored bytes
-//	16   S  stored bytes: one independent frame of the codec, without a
-//	        checksum of its own
+//	16   S  stored bytes: one independent frame of the codec: a zstd frame
+//	        without a checksum, an s2 block, a gzip member, an lz4 block;
+//	        with codec none all blocks are as is
 //
 //	index, 48 bytes for each block, a hint section and a CRC
 //	 0   8  offset of the block in the file
@@ -99,10 +114,12 @@
 // # Bounds
 //
 // A Writer holds at most Concurrency+2 blocks, raw and compressed, and 48 bytes
-// of index for every block written. Open and Verify hold at most Concurrency
-// blocks, raw and compressed, and the index; a Reader holds one block and the
-// index. A frame is never decompressed into more than the raw length that the
-// index states, and nothing is allocated on the word of a length field alone:
-// lengths are checked against the limits above and against the length of the
-// file first.
+// of index for every block written. A Reader holds at most Concurrency+2 raw
+// blocks, what concurrent ReadAts hold beyond them, and the index; Verify holds
+// Concurrency raw blocks. All that read in one Dir share Concurrency buffers for
+// stored blocks. 4 GiB of state take less than 64 MiB of memory in either
+// direction (TestPeakMemory). A frame is never decompressed into more than the
+// raw length that the index states, and nothing is allocated on the word of a
+// length field alone: lengths are checked against the limits above and against
+// the length of the file first.
 package snapshot

@@ -29,6 +29,15 @@ func FuzzRead(f *testing.F) {
 		bad[at] ^= 0xff
 		f.Add(bad, true)
 	}
+	for _, codec := range codecs {
+		_, _, file := small(f, snapshot.Options{Codec: codec})
+		f.Add(file, true)
+		for _, at := range []int{80, 90, 200, 300} {
+			bad := bytes.Clone(file)
+			bad[at] ^= 0xff
+			f.Add(bad, true)
+		}
+	}
 	path := f.TempDir()
 	name := filepath.Join(path, info.ID+".snap")
 	// One at a time, or the coverage that guides the fuzzer changes by itself.

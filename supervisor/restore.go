@@ -58,9 +58,26 @@ func (s *supervisor) restore(r *actors.Request, c messages.Restore) {
 			default:
 				t.ahead = o.Info.Index > b.Bounds.Last
 				t.info = o.Info
-				t.hold()
+				t.verify()
 			}
 		})
+	})
+}
+
+// verify reads the snapshot to its end before anything is given up for it:
+// opening it has checked what is stored, not what that decompresses to. The
+// newest one has been read whole when it was chosen.
+func (t *restoring) verify() {
+	if t.c.ID == "" {
+		t.hold()
+		return
+	}
+	call(t.s, t.s.parts.snapshot.PID(), messages.VerifySnapshot{Group: t.c.Group, ID: t.id}, t.refuse, func(v messages.SnapshotVerified) {
+		if v.Err != nil {
+			t.refuse(v.Err)
+			return
+		}
+		t.hold()
 	})
 }
 
