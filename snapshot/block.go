@@ -99,8 +99,8 @@ func blockCRC(headerCRC uint32, number int64, stored []byte) uint32 {
 // decodeBlock checks a stored block against its index entry and returns the
 // state in it: in dst, whose capacity must be the raw length at least, or, for
 // a block that is stored as is, in stored.
-func (c *codec) decodeBlock(headerCRC uint32, number int64, e entry, stored, dst []byte) ([]byte, error) {
-	raw, err := c.openBlock(headerCRC, number, e, stored, dst)
+func (c *codec) decodeBlock(h *header, number int64, e entry, stored, dst []byte) ([]byte, error) {
+	raw, err := c.openBlock(h, number, e, stored, dst)
 	if err != nil {
 		return nil, err
 	}
@@ -111,11 +111,11 @@ func (c *codec) decodeBlock(headerCRC uint32, number int64, e entry, stored, dst
 }
 
 // checkStored checks the lengths and the checksum of a stored block.
-func checkStored(headerCRC uint32, number int64, e entry, stored []byte) error {
+func checkStored(h *header, number int64, e entry, stored []byte) error {
 	if le.Uint32(stored) != uint32(e.raw()) || le.Uint32(stored[4:]) != uint32(e.stored()) {
 		return &damage{e.offset(), fmt.Sprintf("block %d has lengths other than the index says", number), nil}
 	}
-	if blockCRC(headerCRC, number, stored) != le.Uint32(stored[12:]) {
+	if blockCRC(h.crc, number, stored) != le.Uint32(stored[12:]) {
 		return &damage{e.offset(), fmt.Sprintf("block %d fails its checksum", number), nil}
 	}
 	return nil
@@ -123,8 +123,8 @@ func checkStored(headerCRC uint32, number int64, e entry, stored []byte) error {
 
 // openBlock is decodeBlock without the hash, which an unfinished file does not
 // have.
-func (c *codec) openBlock(headerCRC uint32, number int64, e entry, stored, dst []byte) ([]byte, error) {
-	if err := checkStored(headerCRC, number, e, stored); err != nil {
+func (c *codec) openBlock(h *header, number int64, e entry, stored, dst []byte) ([]byte, error) {
+	if err := checkStored(h, number, e, stored); err != nil {
 		return nil, err
 	}
 	at := e.offset()

@@ -120,7 +120,7 @@ func (e *exporter) load() error {
 	case e.at < x.footer.indexOffset:
 		n := int64(sort.Search(int(x.blocks()), func(n int) bool { return x.entry(int64(n)).offset() > e.at })) - 1
 		if e.buf == nil {
-			e.buf = make([]byte, blockFixed+x.maxStored)
+			e.buf = make([]byte, blockFixed+x.maxRaw)
 		}
 		b := x.entry(n)
 		from = b.offset()
@@ -128,7 +128,7 @@ func (e *exporter) load() error {
 		if err := x.readAt(e.rest, from); err != nil {
 			return err
 		}
-		if err := checkStored(x.header.crc, n, b, e.rest); err != nil {
+		if err := checkStored(&x.header, n, b, e.rest); err != nil {
 			return err
 		}
 	default:

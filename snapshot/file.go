@@ -207,5 +207,5 @@ func (x *file) readBlock(c *codec, number int64, stored, raw []byte) ([]byte, er
 	if err := x.readAt(stored, e.offset()); err != nil {
 		return nil, err
 	}
-	return c.decodeBlock(x.header.crc, number, e, stored, raw)
+	return c.decodeBlock(&x.header, number, e, stored, raw)
 }

@@ -209,8 +209,7 @@ func (d *Dir) checkChain(f *os.File, h *header, entries []byte, hash bool) (int6
 	x := &file{f: f, path: f.Name(), header: *h, entries: entries}
 	x.footer.blocks = int64(len(entries) / entryBytes)
 	for n := range x.footer.blocks {
-		e := x.entry(n)
-		x.maxRaw, x.maxStored = max(x.maxRaw, e.raw()), max(x.maxStored, e.stored())
+		x.maxRaw = max(x.maxRaw, x.entry(n).raw())
 	}
 	var (
 		next atomic.Int64
@@ -221,7 +220,7 @@ func (d *Dir) checkChain(f *os.File, h *header, entries []byte, hash bool) (int6
 	)
 	good.Store(x.blocks())
 	check := func() {
-		stored, raw := x.buffers()
+		stored, raw := make([]byte, blockFixed+x.maxRaw), make([]byte, 0, x.maxRaw)
 		for {
 			n := next.Add(1) - 1
 			if n >= good.Load() {
@@ -261,9 +260,9 @@ func (d *Dir) checkLink(x *file, number int64, stored, raw []byte, hash bool) er
 		return err
 	}
 	if !hash {
-		return checkStored(x.header.crc, number, e, stored)
+		return checkStored(&x.header, number, e, stored)
 	}
-	b, err := d.codec.openBlock(x.header.crc, number, e, stored, raw)
+	b, err := d.codec.openBlock(&x.header, number, e, stored, raw)
 	if err != nil {
 		return err
 	}

@@ -186,8 +186,6 @@ func (d *Dir) plan(group uint64, r messages.Retention) (plan []messages.PlannedS
 		case err == nil:
 		case unreadable(err):
 			p.Fate = messages.StaysUnreadable
-		case errors.Is(err, messages.ErrIncompatible) && !found && !errors.Is(err, messages.ErrCorrupt):
-			return nil, err
 		case errors.Is(err, messages.ErrIncompatible):
 			p.Fate = messages.StaysIncompatible
 		case errors.Is(err, messages.ErrCorrupt):
