@@ -160,6 +160,15 @@ func TestNoDescriptors(t *testing.T) {
 	if err := w.Suspend(); err != nil {
 		t.Fatal(err)
 	}
+	from, copied, stream := source(t)
+	m, _, err := d.Import("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, m, stream[:1000])
+	if err := m.Suspend(); err != nil {
+		t.Fatal(err)
+	}
 	want := files(t, path)
 	var before syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
@@ -207,12 +216,20 @@ func TestNoDescriptors(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, offset, err := d.Resume(0, 2, 1, nil)
+		m, at, again := d.Import(copied.ID)
 		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
 			t.Fatal(err)
 		}
 		if err == nil {
 			if offset != 1536 {
 				t.Errorf("goes on at %d", offset)
+			}
+			if again != nil { // the save has taken the last one
+				continue
+			}
+			write(t, m, exported(t, from, copied.ID, at))
+			if finish(t, m); at == 0 {
+				t.Error("the import begins again")
 			}
 			break
 		}

@@ -230,7 +230,17 @@ func (l *life) run(path string, disk durable.Disk, promised func(promise)) (err 
 	if err != nil || len(kept) != 1 {
 		return fmt.Errorf("aside: %v, %w", kept, err)
 	}
-	return d.Discard(kept[0].Name)
+	if err := d.Discard(kept[0].Name); err != nil {
+		return err
+	}
+	p.there = []uint64{5}
+	promised(p)
+	if err := d.Delete(l.from.ID); err != nil {
+		return err
+	}
+	p.gone = []uint64{1, 2, 3}
+	promised(p)
+	return nil
 }
 
 // check holds what is in a directory against a promise.

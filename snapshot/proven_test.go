@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"syscall"
 	"testing"
 
 	"github.com/ballast-raft/ballast/messages"
+	"github.com/ballast-raft/ballast/messages/durable"
 )
 
 // What kept a file from being read is not damage, however it is wrapped. A
@@ -41,5 +43,24 @@ func TestProven(t *testing.T) {
 		if got := unreadable(err); got != c.unreadable {
 			t.Errorf("%s: unreadable %v", c.name, got)
 		}
+		if got := mayGo(err, 1); (got == nil) != c.proven || c.unreadable && !errors.Is(got, messages.ErrConflict) {
+			t.Errorf("%s: may go: %v", c.name, got)
+		}
+	}
+}
+
+// An unfinished file that cannot be opened now is kept. A directory stands for
+// it: it has a length, and cannot be opened for writing.
+func TestKeptIfItCannotBeOpened(t *testing.T) {
+	path := t.TempDir()
+	o := output{dir: &Dir{options: Options{Disk: durable.OS}}, path: path, keep: true}
+	if _, _, err := o.reopen(&header{}, true); !errors.Is(err, syscall.EISDIR) {
+		t.Fatal(err)
+	}
+	if kept, err := o.suspend(60); !kept || err != nil {
+		t.Error(kept, err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Error(err)
 	}
 }
