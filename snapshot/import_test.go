@@ -477,3 +477,28 @@ func TestExportDamaged(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The envelope as the package comment describes it.
+func TestEnvelope(t *testing.T) {
+	from, info, stream := source(t)
+	for _, offset := range []int64{0, 700} {
+		file := stream[snapshot.EnvelopeBytes:]
+		want := bytes.Join([][]byte{[]byte("BLSTSEXP"), {1, 0, 0, 0}, file[60:64], u64(0x0123456789), u64(uint64(len(file))),
+			info.ContentHash[:], u64(uint64(offset)), u32(0)}, nil)
+		want = append(want, u32(crc(want))...)
+		if got := exported(t, from, info.ID, offset)[:snapshot.EnvelopeBytes]; !bytes.Equal(got, want) {
+			t.Errorf("envelope\n%x, want\n%x", got, want)
+		}
+	}
+	path := filepath.Join("testdata", "exported")
+	if *update {
+		if err := os.WriteFile(path, stream, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Whatever the compressor does in later versions: the old stream is taken.
+	to := open(t, t.TempDir(), snapshot.Options{})
+	if got, err := imported(to, "", read(t, path)); err != nil || got.ContentHash != info.ContentHash || got.ID != info.ID {
+		t.Errorf("the golden stream: %+v, %v", got, err)
+	}
+}

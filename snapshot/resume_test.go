@@ -529,3 +529,162 @@ func TestResumeAfterNoRoomForTheName(t *testing.T) {
 	}
 	load(t, d, good.ID)
 }
+
+// Whatever an unfinished file holds, what it becomes is good.
+func FuzzResume(f *testing.F) {
+	const name = "0000000000000000-0000000000000001-0000000000000001-000123456789"
+	o := snapshot.Options{BlockBytes: 512, Concurrency: 1, Level: 3, Disk: unsynced{durable.OS}}
+	path := f.TempDir()
+	d := open(f, path, o)
+	w, _ := resume(f, d, 0, 1, 1, "")
+	write(f, w, append(records(1, 1024), noise(1, 600)...))
+	if err := w.Suspend(); err != nil {
+		f.Fatal(err)
+	}
+	part := read(f, filepath.Join(path, unfinished(f, d)[0]))
+	f.Add(part, true)
+	f.Add(part[:400], false)
+	f.Add(noise(1, 300), false)
+	f.Fuzz(func(t *testing.T, b []byte, seal bool) {
+		if seal && len(b) > 52 {
+			// The header that is expected, and blocks whose checksums are good.
+			b = append(bytes.Clone(part[:52]), b[52:]...)
+			for at, n := 52, uint64(0); len(b)-at > 16; n++ {
+				end := at + 16 + int(le.Uint32(b[at+4:]))
+				if end > len(b) || end < at+16 {
+					break
+				}
+				le.PutUint32(b[at+12:], crc(part[48:52], u64(n), b[at:at+12], b[at+16:end]))
+				at = end
+			}
+		}
+		path := t.TempDir()
+		if err := os.WriteFile(filepath.Join(path, name+"-3.snap.part"), b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(path, name+".snap.import"), b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		d := open(t, path, o)
+		m, _, err := d.Import(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, offset := resume(t, d, 0, 1, 1, "")
+		if offset%512 != 0 || offset > 64*int64(len(b)) {
+			t.Fatalf("goes on at %d with %d bytes", offset, len(b))
+		}
+		write(t, w, []byte("and so on"))
+		info := finish(t, w)
+		if got, err := d.Verify(info.ID); err != nil || got.RawBytes != offset+9 {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		if err := m.Abort(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// Everything at once, for the race detector; the store is closed in the middle.
+func TestConcurrentLife(t *testing.T) {
+	path := t.TempDir()
+	d := open(t, path, snapshot.Options{BlockBytes: 512, Concurrency: 2, PartialSyncBytes: 2000, Disk: unsynced{durable.OS}})
+	from, info, stream := source(t)
+	state := records(1, 5000)
+	fine := func(err error) bool {
+		for _, want := range []error{nil, messages.ErrExpired, messages.ErrConflict, messages.ErrNotFound, messages.ErrInvalid, messages.ErrStopped} {
+			if errors.Is(err, want) {
+				return true
+			}
+		}
+		return false
+	}
+	calls := []func(n uint64) error{
+		func(n uint64) error {
+			w, offset, err := d.Resume(3, n%3+1, 1, nil)
+			if err != nil {
+				return err
+			}
+			if _, err = w.Write(state[offset:]); err == nil && n%2 == 0 {
+				_, err = w.Finish()
+			} else if err == nil {
+				err = w.Suspend()
+			}
+			if n%5 == 0 {
+				err = errors.Join(err, w.Abort())
+			}
+			return err
+		},
+		func(n uint64) error {
+			m, offset, err := d.Import(info.ID)
+			if err != nil {
+				return err
+			}
+			x, err := from.Export(info.ID, offset)
+			if err != nil {
+				return err
+			}
+			defer x.Close()
+			b := stream
+			if offset > 0 {
+				b = exported(t, from, info.ID, offset)
+			}
+			if _, err = m.Write(b); err == nil && n%2 == 0 {
+				_, err = m.Finish()
+			} else if err == nil {
+				err = m.Suspend()
+			}
+			return err
+		},
+		func(uint64) error { _, err := d.SetAside(info.ID); return err },
+		func(uint64) error {
+			list, err := d.Unfinished()
+			for _, u := range list {
+				if err := d.Discard(u.Name); !fine(err) {
+					return err
+				}
+			}
+			return err
+		},
+		func(uint64) error { _, err := d.Cleanup(3, messages.Retention{Keep: 1}); return err },
+		func(uint64) error { _, err := d.Plan(3, messages.Retention{Keep: 1}); return err },
+		func(uint64) error { _, _, err := d.Latest(3); return err },
+		func(uint64) error {
+			x, err := d.Export(info.ID, 0)
+			if err != nil {
+				return err
+			}
+			return x.Close()
+		},
+	}
+	done := make(chan error)
+	for i, call := range append(calls, calls[:2]...) {
+		go func() {
+			var err error
+			for n := uint64(i); ; n++ {
+				if err = call(n); !fine(err) || errors.Is(err, messages.ErrStopped) {
+					done <- err
+					return
+				}
+				if n == 60 && i == 0 {
+					err = d.Close()
+				}
+			}
+		}()
+	}
+	for range len(calls) + 2 {
+		if err := <-done; !errors.Is(err, messages.ErrStopped) {
+			t.Errorf("ended with %v", err)
+		}
+	}
+	d = open(t, path, snapshot.Options{})
+	infos, damaged, err := d.ListAll()
+	if err != nil || len(damaged) != 0 {
+		t.Errorf("%v %v", damaged, err)
+	}
+	for _, info := range infos {
+		if _, err := d.Verify(info.ID); err != nil {
+			t.Error(err)
+		}
+	}
+}
