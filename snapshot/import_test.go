@@ -79,7 +79,7 @@ func TestCopy(t *testing.T) {
 	for _, piece := range []int{1, 7, 80, 81, 500, 100_000} {
 		for _, id := range []string{"", info.ID} {
 			path := t.TempDir()
-			to := open(t, path, snapshot.Options{Disk: unsynced{durable.OS}})
+			to := open(t, path, snapshot.Options{Disk: noSync{durable.OS}})
 			x, err := from.Export(info.ID, 0)
 			if err != nil {
 				t.Fatal(err)
@@ -123,7 +123,7 @@ func TestImportResumes(t *testing.T) {
 	for cut := 0; cut <= len(stream); cut += 11 {
 		for _, how := range []string{"suspend", "finish", "close", "kill"} {
 			path := t.TempDir()
-			to := open(t, path, snapshot.Options{Disk: unsynced{durable.OS}})
+			to := open(t, path, snapshot.Options{Disk: noSync{durable.OS}})
 			m, _, err := to.Import(info.ID)
 			if err != nil {
 				t.Fatal(err)
@@ -138,10 +138,10 @@ func TestImportResumes(t *testing.T) {
 				}
 			case "close":
 				err = to.Close()
-				to = open(t, path, snapshot.Options{Disk: unsynced{durable.OS}})
+				to = open(t, path, snapshot.Options{Disk: noSync{durable.OS}})
 			case "kill":
 				path = killed(t, path)
-				to = open(t, path, snapshot.Options{Disk: unsynced{durable.OS}})
+				to = open(t, path, snapshot.Options{Disk: noSync{durable.OS}})
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -324,7 +324,7 @@ func mustLoad(t testing.TB, d snapshot.Store, id string) []byte {
 func TestImportHostile(t *testing.T) {
 	_, info, stream := source(t)
 	path := t.TempDir()
-	to := open(t, path, snapshot.Options{Disk: unsynced{durable.OS}})
+	to := open(t, path, snapshot.Options{Disk: noSync{durable.OS}})
 	check := func(what string, b []byte) {
 		t.Helper()
 		got, err := imported(to, "", b)
@@ -396,6 +396,8 @@ func FuzzImport(f *testing.F) {
 	f.Add(stream, true)
 	f.Add(stream[:300], false)
 	f.Add(noise(1, 500), true)
+	path := f.TempDir()
+	d := open(f, path, snapshot.Options{Disk: noSync{durable.OS}, Concurrency: 1})
 	f.Fuzz(func(t *testing.T, b []byte, seal bool) {
 		b = bytes.Clone(b)
 		if seal && len(b) >= 80 {
@@ -409,8 +411,7 @@ func FuzzImport(f *testing.F) {
 			le.PutUint64(b[24:], uint64(len(b)-80))
 			le.PutUint32(b[76:], crc(b[:76]))
 		}
-		path := t.TempDir()
-		d := open(t, path, snapshot.Options{Disk: unsynced{durable.OS}, Concurrency: 1})
+		defer empty(t, path)
 		info, err := imported(d, "", b)
 		if err != nil {
 			if !isTyped(err) {
@@ -422,6 +423,15 @@ func FuzzImport(f *testing.F) {
 			t.Fatalf("accepted %+v, then %+v: %v", info, got, err)
 		}
 	})
+}
+
+// empty removes what a run has left.
+func empty(t *testing.T, path string) {
+	for _, name := range files(t, path) {
+		if err := os.Remove(filepath.Join(path, name)); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // What has rotted is not handed out.

@@ -68,7 +68,7 @@ func (m *model) must(err error) {
 }
 
 func (m *model) options() snapshot.Options {
-	return snapshot.Options{BlockBytes: modelBlock, Concurrency: 2, PartialSyncBytes: 1000, Disk: unsynced{durable.OS}, Now: m.now.Now}
+	return snapshot.Options{BlockBytes: modelBlock, Concurrency: 2, PartialSyncBytes: 1000, Disk: noSync{durable.OS}, Now: m.now.Now}
 }
 
 func (m *model) open() {
@@ -484,7 +484,7 @@ func (m *model) check(*rapid.T) {
 // Random operations, with the directory closed, or left as a killed process
 // leaves it, in between.
 func TestModel(t *testing.T) {
-	source := open(t, t.TempDir(), snapshot.Options{BlockBytes: modelBlock, Now: newClock().Now, Disk: unsynced{durable.OS}})
+	source := open(t, t.TempDir(), snapshot.Options{BlockBytes: modelBlock, Now: newClock().Now, Disk: noSync{durable.OS}})
 	origin := map[string]messages.SnapshotInfo{}
 	for _, group := range []uint64{1, 2} {
 		for _, index := range []uint64{3, 6} {

@@ -50,7 +50,7 @@ func newLife(t *testing.T) *life {
 	for i := range uint64(6) {
 		l.states[i] = append(records(i, 700), noise(byte(i), 1000)...)
 	}
-	l.source = open(t, t.TempDir(), lifeOptions(unsynced{durable.OS}))
+	l.source = open(t, t.TempDir(), lifeOptions(noSync{durable.OS}))
 	l.from = save(t, l.source, 1, 3, 1, nil, l.states[3])
 	return l
 }
@@ -245,7 +245,7 @@ func (l *life) run(path string, disk durable.Disk, promised func(promise)) (err 
 
 // check holds what is in a directory against a promise.
 func (l *life) check(dir string, p promise) (err error) {
-	d, err := snapshot.OpenDir(dir, lifeOptions(unsynced{durable.OS}))
+	d, err := snapshot.OpenDir(dir, lifeOptions(noSync{durable.OS}))
 	if err != nil {
 		return err
 	}

@@ -83,7 +83,7 @@ func wantFile(t testing.TB, path string, w snapshot.Writer, rest, want []byte) {
 func TestResume(t *testing.T) {
 	const block = 512
 	state := append(append(records(1, 3*block), noise(1, 2*block)...), records(2, 200)...)
-	o := snapshot.Options{BlockBytes: block, Concurrency: 2, Now: newClock().Now, Disk: unsynced{durable.OS}}
+	o := snapshot.Options{BlockBytes: block, Concurrency: 2, Now: newClock().Now, Disk: noSync{durable.OS}}
 	whole := t.TempDir()
 	d := open(t, whole, o)
 	want := read(t, filepath.Join(whole, save(t, d, 3, 9, 2, []byte("m"), state).ID+".snap"))
@@ -130,7 +130,7 @@ func TestResume(t *testing.T) {
 func TestResumeDamaged(t *testing.T) {
 	const block = 512
 	state := append(records(1, 2*block), noise(1, block)...)
-	o := snapshot.Options{BlockBytes: block, Concurrency: 2, Now: newClock().Now, Disk: unsynced{durable.OS}}
+	o := snapshot.Options{BlockBytes: block, Concurrency: 2, Now: newClock().Now, Disk: noSync{durable.OS}}
 	path := t.TempDir()
 	d := open(t, path, o)
 	w, _ := resume(t, d, 0, 1, 1, "m")
@@ -405,11 +405,11 @@ func TestExpect(t *testing.T) {
 	finish(t, w)
 }
 
-// unsynced is a disk that syncs nothing: for tests in which no power fails.
-type unsynced struct{ durable.Disk }
+// noSync is a disk that syncs nothing: for tests in which no power fails.
+type noSync struct{ durable.Disk }
 
-func (unsynced) Sync(*os.File) error  { return nil }
-func (unsynced) SyncDir(string) error { return nil }
+func (noSync) Sync(*os.File) error  { return nil }
+func (noSync) SyncDir(string) error { return nil }
 
 // failing is a disk whose n-th step of a kind fails.
 type failing struct {
@@ -533,7 +533,7 @@ func TestResumeAfterNoRoomForTheName(t *testing.T) {
 // Whatever an unfinished file holds, what it becomes is good.
 func FuzzResume(f *testing.F) {
 	const name = "0000000000000000-0000000000000001-0000000000000001-000123456789"
-	o := snapshot.Options{BlockBytes: 512, Concurrency: 1, Level: 3, Disk: unsynced{durable.OS}}
+	o := snapshot.Options{BlockBytes: 512, Concurrency: 1, Level: 3, Disk: noSync{durable.OS}}
 	path := f.TempDir()
 	d := open(f, path, o)
 	w, _ := resume(f, d, 0, 1, 1, "")
@@ -545,6 +545,8 @@ func FuzzResume(f *testing.F) {
 	f.Add(part, true)
 	f.Add(part[:400], false)
 	f.Add(noise(1, 300), false)
+	path = f.TempDir()
+	d = open(f, path, o)
 	f.Fuzz(func(t *testing.T, b []byte, seal bool) {
 		if seal && len(b) > 52 {
 			// The header that is expected, and blocks whose checksums are good.
@@ -558,14 +560,13 @@ func FuzzResume(f *testing.F) {
 				at = end
 			}
 		}
-		path := t.TempDir()
+		defer empty(t, path)
 		if err := os.WriteFile(filepath.Join(path, name+"-3.snap.part"), b, 0o644); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.WriteFile(filepath.Join(path, name+".snap.import"), b, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		d := open(t, path, o)
 		m, _, err := d.Import(name)
 		if err != nil {
 			t.Fatal(err)
@@ -588,7 +589,7 @@ func FuzzResume(f *testing.F) {
 // Everything at once, for the race detector; the store is closed in the middle.
 func TestConcurrentLife(t *testing.T) {
 	path := t.TempDir()
-	d := open(t, path, snapshot.Options{BlockBytes: 512, Concurrency: 2, PartialSyncBytes: 2000, Disk: unsynced{durable.OS}})
+	d := open(t, path, snapshot.Options{BlockBytes: 512, Concurrency: 2, PartialSyncBytes: 2000, Disk: noSync{durable.OS}})
 	from, info, stream := source(t)
 	state := records(1, 5000)
 	fine := func(err error) bool {

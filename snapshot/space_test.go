@@ -116,7 +116,7 @@ func TestDiskFullResumed(t *testing.T) {
 func diskFullResumed(t *testing.T) {
 	path := t.TempDir()
 	before := descriptors(t)
-	o := snapshot.Options{BlockBytes: 512, Concurrency: 2, PartialSyncBytes: 2000, Disk: unsynced{durable.OS}}
+	o := snapshot.Options{BlockBytes: 512, Concurrency: 2, PartialSyncBytes: 2000, Disk: noSync{durable.OS}}
 	d := open(t, path, o)
 	source := open(t, t.TempDir(), o)
 	state := append(records(1, 20_000), noise(1, 5000)...)
