@@ -661,14 +661,15 @@ func TestConcurrentLife(t *testing.T) {
 	done := make(chan error)
 	for i, call := range append(calls, calls[:2]...) {
 		go func() {
-			var err error
 			for n := uint64(i); ; n++ {
-				if err = call(n); !fine(err) || errors.Is(err, messages.ErrStopped) {
+				if err := call(n); !fine(err) || errors.Is(err, messages.ErrStopped) {
 					done <- err
 					return
 				}
 				if n == 60 && i == 0 {
-					err = d.Close()
+					if err := d.Close(); err != nil {
+						t.Error(err)
+					}
 				}
 			}
 		}()
