@@ -50,6 +50,17 @@ func parseAside(name string) (info messages.SnapshotInfo, ok bool) {
 // may pass, and not that what it read is wrong.
 func unreadable(err error) bool { return errors.Is(err, syscall.EIO) }
 
+// proven returns the damage that err tells of, or nil if it may be something
+// else that kept the file from being read: a bad sector or a disk that has gone,
+// no descriptor left, no permission, a format of a newer version.
+func proven(err error) *messages.CorruptError {
+	var damage *messages.CorruptError
+	if unreadable(err) || errors.Is(err, messages.ErrIncompatible) || !errors.As(err, &damage) {
+		return nil
+	}
+	return damage
+}
+
 // SetAside implements Store.
 //
 // Errors: messages.ErrNotFound, messages.ErrInvalid (no id),
@@ -72,13 +83,14 @@ func (d *Dir) setAside(id string) (a messages.AsideSnapshot, err error) {
 	d.maintenance.Lock()
 	defer d.maintenance.Unlock()
 	err = d.whole(id)
-	var damage *messages.CorruptError
-	switch {
-	case err == nil:
+	if err == nil {
 		return a, fmt.Errorf("it is whole: %w", messages.ErrConflict)
-	case errors.Is(err, messages.ErrNotFound):
+	}
+	if errors.Is(err, messages.ErrNotFound) {
 		return d.asideAgain(info, err)
-	case unreadable(err) || errors.Is(err, messages.ErrIncompatible) || !errors.As(err, &damage):
+	}
+	damage := proven(err)
+	if damage == nil {
 		return a, err
 	}
 	name, err := d.rename(info, damage)

@@ -17,7 +17,10 @@ import (
 	"github.com/ballast-raft/ballast/snapshot"
 )
 
-var errInjected = errors.New("injected")
+var (
+	errInjected = errors.New("injected")
+	errDiskFull = &os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}
+)
 
 // faultyDisk is the real disk, but fails one step, or takes it and then fails,
 // and keeps what a strict file system would have after a power cut: the bytes

@@ -460,6 +460,14 @@ func TestAfterClose(t *testing.T) {
 	if _, err := w.Write(records(1, 5000)); err != nil {
 		t.Fatal(err)
 	}
+	x, err := d.Export(id, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, _, err := d.Import("")
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := errors.Join(d.Close(), d.Close()); err != nil {
 		t.Fatal(err)
 	}
@@ -481,13 +489,24 @@ func TestAfterClose(t *testing.T) {
 		"Read":    func() error { _, err := r.Read(make([]byte, 1)); return err },
 		"Write":   func() error { _, err := w.Write([]byte{1}); return err },
 		"Finish":  func() error { _, err := w.Finish(); return err },
+
+		"Resume":        func() error { _, _, err := d.Resume(0, 1, 1, nil); return err },
+		"Import":        func() error { _, _, err := d.Import(""); return err },
+		"Export":        func() error { _, err := d.Export(id, 0); return err },
+		"SetAside":      func() error { _, err := d.SetAside(id); return err },
+		"Aside":         func() error { _, err := d.Aside(); return err },
+		"Unfinished":    func() error { _, err := d.Unfinished(); return err },
+		"Discard":       func() error { return d.Discard(id + ".snap.damaged") },
+		"Plan":          func() error { _, err := d.Plan(0, messages.Retention{}); return err },
+		"Export, Read":  func() error { _, err := x.Read(make([]byte, 1)); return err },
+		"Import, Write": func() error { _, err := m.Write([]byte{1}); return err },
 	}
 	for name, call := range calls {
 		if err := call(); !errors.Is(err, messages.ErrStopped) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := errors.Join(r.Close(), w.Abort()); err != nil {
+	if err := errors.Join(r.Close(), w.Abort(), x.Close(), m.Abort()); err != nil {
 		t.Error(err)
 	}
 }

@@ -35,8 +35,66 @@
 // compressor, on machines of the same kind (s2 is in assembler, which compresses
 // differently on each architecture). The content hash depends on none of these.
 //
-// Unfinished files end in ".snap.tmp" and are removed by OpenDir. The file LOCK
-// is held by the process that has the directory open.
+// Other names in the directory:
+//
+//	<id>.snap.tmp           a save from Create; removed by OpenDir
+//	<id>-<level>.snap.part  a save from Resume
+//	<id>.snap.import        a copy from Import
+//	<id>.snap.damaged       set aside; <id>.snap.damaged.2 and so on, if taken
+//	LOCK                    held by the process that has the directory open
+//
+// # What breaks off
+//
+// What a Writer from Resume or an Importer has written is kept when the process
+// ends, the store is closed, the disk is full or Suspend is called. The next
+// Resume or Import of the same reads it whole, keeps it up to the last good
+// block, and says where to go on. Suspend and Close sync it; otherwise a power
+// cut takes what was not synced, at most Options.PartialSyncBytes of file and
+// what is still in compression, Concurrency+2 blocks. If a sync fails, only what
+// an earlier one has covered is kept.
+//
+// There is at most one unfinished save and one unfinished import for each group:
+// a later one of the kind ends and replaces it. They go when a snapshot of the
+// group at the same or a higher index is finished, when they have not been
+// written to for Options.KeepPartial, and by Discard.
+//
+// # Copies
+//
+// The stream of an Exporter is an envelope and the file, from some offset on.
+// The envelope is 80 bytes:
+//
+//	 0   8  magic "BLSTSEXP"
+//	 8   2  version: 1
+//	10   2  reserved: 0
+//	12   4  header CRC of the file
+//	16   8  creation time, Unix milliseconds
+//	24   8  length of the file
+//	32  32  content hash
+//	64   8  offset in the file at which the stream goes on
+//	72   4  reserved: 0
+//	76   4  CRC of all of the above
+//
+// Header and envelope make the id, so a stream from offset 0, or a file that it
+// was written to, needs no other description:
+//
+//	x, err := from.Export(id, 0)
+//	m, _, err := to.Import("")
+//	_, err = io.Copy(m, x)
+//	info, err := m.Finish() // info.ID == id, and the files are the same
+//
+// An Exporter checks every byte before it hands it out, by the checksums of the
+// stored bytes. An Importer checks the envelope and the header as they come, and
+// in Finish everything, decompressed, before the file gets its name. A snapshot
+// that is there already, with the same content, is what Finish returns.
+//
+// # Damage
+//
+// Latest, List and Cleanup report what is damaged and leave it. SetAside gives a
+// damaged file another name, after it has read it: it does not take the word of
+// an earlier report. A file is damaged if its bytes are wrong. One that the disk
+// cannot read (EIO) is passed over like a damaged one, but is not set aside, and
+// deleted only if another of its group is good: that may pass. No descriptor
+// left, no permission and the like are neither, and end the operation.
 //
 // # Format
 //
@@ -112,6 +170,9 @@
 // damage.
 //
 // # Bounds
+//
+// An Exporter holds the header or a block, and the index; an Importer the header
+// until it is complete, and what Verify holds while it finishes.
 //
 // A Writer holds at most Concurrency+2 blocks, raw and compressed, and 48 bytes
 // of index for every block written. A Reader holds at most Concurrency+2 raw

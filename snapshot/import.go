@@ -143,7 +143,16 @@ func (m *importer) claim(info messages.SnapshotInfo) (found bool, err error) {
 	d := m.dir
 	d.claims.Lock()
 	defer d.claims.Unlock()
-	p, err := d.claim(info.Group, true, func(p partial) (bool, error) { return p.info.ID == info.ID, nil })
+	p, err := d.claim(info.Group, true, func(p partial) (bool, error) {
+		if p.info.ID != info.ID {
+			return false, nil
+		}
+		_, err := os.Lstat(d.filePath(info.ID))
+		if errors.Is(err, fs.ErrNotExist) {
+			return true, nil
+		}
+		return false, err // it has been finished
+	})
 	if err != nil {
 		return false, err
 	}
@@ -217,15 +226,18 @@ func (m *importer) collect(p []byte) int {
 
 // advance looks at the envelope or the header if enough of it is there.
 func (m *importer) advance() error {
-	if len(m.head) < m.need() {
-		return nil
-	}
 	if m.stage == inEnvelope {
+		if len(m.head) < EnvelopeBytes {
+			return nil
+		}
 		if err := m.envelope.decode(m.head); err != nil {
 			return err
 		}
 		m.head = nil
 		return m.opened()
+	}
+	if len(m.head) < headerFixed {
+		return nil
 	}
 	if _, err := metaLength(m.head, m.envelope.fileBytes); err != nil {
 		return inStream(err)

@@ -49,14 +49,7 @@ func (d *Dir) deleteOne(id string) error {
 		return err
 	}
 	if !another {
-		err := d.whole(id)
-		if err == nil {
-			return fmt.Errorf("it is the last good one of group %d: %w", info.Group, messages.ErrConflict)
-		}
-		if unreadable(err) {
-			return fmt.Errorf("it cannot be read, and no other of group %d is good: %w: %w", info.Group, messages.ErrConflict, err)
-		}
-		if !errors.Is(err, messages.ErrCorrupt) {
+		if err := mayGo(d.whole(id), info.Group); err != nil {
 			return err
 		}
 	}
@@ -64,6 +57,20 @@ func (d *Dir) deleteOne(id string) error {
 		return err
 	}
 	return d.options.Disk.SyncDir(d.path)
+}
+
+// mayGo says whether the only snapshot of a group that may be good can be
+// deleted, by what reading it has come to: only if it is known to be damaged.
+func mayGo(read error, group uint64) error {
+	switch {
+	case read == nil:
+		return fmt.Errorf("it is the last good one of group %d: %w", group, messages.ErrConflict)
+	case unreadable(read):
+		return fmt.Errorf("it cannot be read, and no other of group %d is good: %w: %w", group, messages.ErrConflict, read)
+	case !errors.Is(read, messages.ErrCorrupt):
+		return read
+	}
+	return nil
 }
 
 // anyWhole reports whether any of the snapshots but one is whole.
@@ -186,8 +193,6 @@ func (d *Dir) plan(group uint64, r messages.Retention) (plan []messages.PlannedS
 		case err == nil:
 		case unreadable(err):
 			p.Fate = messages.StaysUnreadable
-		case errors.Is(err, messages.ErrIncompatible) && !found && !errors.Is(err, messages.ErrCorrupt):
-			return nil, err
 		case errors.Is(err, messages.ErrIncompatible):
 			p.Fate = messages.StaysIncompatible
 		case errors.Is(err, messages.ErrCorrupt):

@@ -135,6 +135,117 @@ func TestCleanup(t *testing.T) {
 	}
 }
 
+// Every fate, from one directory: what Plan says is what Cleanup does.
+func TestPlan(t *testing.T) {
+	path := t.TempDir()
+	now := newClock()
+	d := open(t, path, snapshot.Options{BlockBytes: 512, Now: now.Now})
+	var infos []messages.SnapshotInfo
+	for i := range uint64(8) {
+		infos = append(infos, save(t, d, 0, i+1, 1, nil, records(0, 2000)))
+		now.now = now.now.Add(time.Hour)
+	}
+	name := func(index int) string { return filepath.Join(path, infos[index-1].ID+".snap") }
+	b := read(t, name(8))
+	b[300] ^= 1 // only reading it finds that
+	overwrite(t, name(8), b)
+	overwrite(t, name(5), read(t, name(5))[:300])
+	p := parse(read(t, name(4)))
+	le.PutUint16(p.header[8:], 2)
+	overwrite(t, name(4), p.seal())
+	r, err := d.Open(infos[0].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []messages.Fate{messages.StaysDamaged, messages.StaysNewestGood, messages.StaysWithinBounds, messages.StaysDamaged,
+		messages.StaysIncompatible, messages.GoesByAge, messages.GoesByCount, messages.StaysOpen}
+	retention := messages.Retention{Keep: 3, MaxAge: 4 * time.Hour}
+	plan, err := d.Plan(0, retention)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range plan {
+		info := infos[7-i]
+		if p.Fate != want[i] || p.ID != info.ID || p.Index != info.Index || !p.Created.Equal(info.Created) ||
+			(p.Err != nil) != (want[i] == messages.StaysDamaged || want[i] == messages.StaysIncompatible) {
+			t.Errorf("index %d: %v (%v), want %v", p.Index, p.Fate, p.Err, want[i])
+		}
+	}
+	if len(plan) != 8 || len(list(t, d, 0)) != 6 {
+		t.Errorf("%d planned, left %v", len(plan), list(t, d, 0))
+	}
+	removed, err := d.Cleanup(0, retention)
+	if !errors.Is(err, messages.ErrCorrupt) || !slices.Equal(indexes(t, removed), []uint64{2, 3}) {
+		t.Errorf("removed %v, %v", indexes(t, removed), err)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	if plan, err := d.Plan(0, messages.Retention{MaxBytes: 1}); err != nil || plan[len(plan)-1].Fate != messages.GoesByBytes {
+		t.Errorf("%+v %v", plan, err)
+	}
+	// The newest two, of which one is bad and one cannot be understood: nothing
+	// can be said to be the newest good one.
+	p = parse(read(t, name(7)))
+	le.PutUint16(p.header[8:], 2)
+	overwrite(t, name(7), p.seal())
+	plan, err = d.Plan(0, messages.Retention{Keep: 1})
+	if err != nil || plan[1].Fate != messages.StaysIncompatible || plan[2].Fate != messages.StaysNewestGood {
+		t.Errorf("%+v %v", plan, err)
+	}
+	if _, err := d.Plan(0, messages.Retention{Keep: -1}); !errors.Is(err, messages.ErrInvalid) {
+		t.Error(err)
+	}
+	fates := map[string]bool{}
+	for f := messages.StaysWithinBounds; f <= messages.GoesByBytes; f++ {
+		fates[f.String()] = true
+		if f.Goes() != (f >= messages.GoesByCount) || f.String() == "unknown" {
+			t.Error(f)
+		}
+	}
+	if len(fates) != int(messages.GoesByBytes)+1 {
+		t.Error("two fates with one name")
+	}
+}
+
+// The clock is set back, or is wrong for a while. Nothing goes that would have
+// stayed had it been right, and the newest stays whatever its date.
+func TestClock(t *testing.T) {
+	start := newClock().now
+	hours := func(n float64) time.Duration { return time.Duration(n * float64(time.Hour)) }
+	for _, c := range []struct {
+		name    string
+		created []float64 // hours after the start, by index from 1
+		now     float64
+		removed []uint64 // by an age of two hours
+	}{
+		{"right", []float64{0, 1, 2, 3}, 3.5, []uint64{1, 2}},
+		{"set back behind all", []float64{0, 1, 2, 3}, -100, nil},
+		{"set back behind some", []float64{0, 1, 2, 3}, 2.5, []uint64{1}},
+		{"was ahead for the second", []float64{0, 50, 2, 3}, 3.5, []uint64{1}},
+		{"was ahead long ago", []float64{0, 50, 2, 3}, 60, []uint64{1, 2, 3}},
+		{"was behind for the third", []float64{2, 2.5, -900, 3}, 3.5, nil},
+		{"was behind for the third, long ago", []float64{2, 2.5, -900, 3}, 9, []uint64{1, 2, 3}},
+		{"is behind since the second", []float64{100, -1, 0, 1}, 1.5, []uint64{2}},
+		{"forward: the newest stays", []float64{0, 1, 2, 3}, 1e6, []uint64{1, 2, 3}},
+	} {
+		now := &clock{start.Add(hours(1000))}
+		d := open(t, t.TempDir(), snapshot.Options{BlockBytes: 512, Now: now.Now})
+		for i, at := range c.created {
+			now.now = start.Add(hours(1000 + at))
+			save(t, d, 0, uint64(i+1), 1, nil, records(0, 1000))
+		}
+		now.now = start.Add(hours(1000 + c.now))
+		removed, err := d.Cleanup(0, messages.Retention{MaxAge: 2 * time.Hour})
+		if err != nil || !slices.Equal(indexes(t, removed), c.removed) {
+			t.Errorf("%s: removed %v, want %v: %v", c.name, indexes(t, removed), c.removed, err)
+		}
+		if _, _, err := d.Latest(0); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
 func TestDelete(t *testing.T) {
 	path := t.TempDir()
 	d := open(t, path, snapshot.Options{BlockBytes: 512})

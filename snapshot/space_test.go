@@ -1,6 +1,7 @@
 package snapshot_test
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/ballast-raft/ballast/messages"
+	"github.com/ballast-raft/ballast/messages/durable"
 	"github.com/ballast-raft/ballast/snapshot"
 )
 
@@ -88,6 +90,113 @@ func diskFull(t *testing.T) {
 	}
 	load(t, d, next.ID)
 	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	if after := descriptors(t); after != before {
+		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+}
+
+// What can be gone on with is kept when there is no space, whatever it is that
+// did not fit, and goes on once there is. Everything else stays as it is.
+func TestDiskFullResumed(t *testing.T) {
+	const child = "BALLAST_SNAPSHOT_DISK_FULL_RESUMED"
+	if os.Getenv(child) != "" {
+		diskFullResumed(t)
+		return
+	}
+	c := exec.Command(os.Args[0], "-test.run=^TestDiskFullResumed$", "-test.v")
+	c.Env = append(os.Environ(), child+"=1")
+	out, err := c.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: TestDiskFullResumed") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func diskFullResumed(t *testing.T) {
+	path := t.TempDir()
+	before := descriptors(t)
+	o := snapshot.Options{BlockBytes: 512, Concurrency: 2, PartialSyncBytes: 2000, Disk: noSync{durable.OS}}
+	d := open(t, path, o)
+	source := open(t, t.TempDir(), o)
+	state := append(records(1, 20_000), noise(1, 5000)...)
+	good := save(t, d, 0, 1, 1, []byte("good"), state)
+	copied := save(t, source, 0, 2, 1, []byte("good"), state)
+	fill := func(limit int64, f func() error) {
+		t.Helper()
+		lift, err := limitFiles(uint64(limit))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = f()
+		lift()
+		if !errors.Is(err, messages.ErrDiskFull) {
+			t.Fatalf("limit %d: %v", limit, err)
+		}
+	}
+	for limit := int64(0); limit < good.FileBytes; limit += 311 {
+		fill(limit, func() error {
+			w, _, err := d.Resume(0, 2, 1, []byte("good"))
+			if err != nil {
+				return err
+			}
+			if _, err := w.Write(state); err != nil {
+				return err
+			}
+			_, err = w.Finish()
+			return err
+		})
+		w, offset := resume(t, d, 0, 2, 1, "good")
+		// Blocks of 528 bytes at most, after a header of 56: one may be torn.
+		if low := (limit - 56) / 528 * 512; offset < low {
+			t.Errorf("limit %d: goes on at %d, not %d", limit, offset, low)
+		}
+		write(t, w, state[offset:])
+		made := finish(t, w)
+		if got, _ := load(t, d, made.ID); !bytes.Equal(got, state) {
+			t.Errorf("limit %d: other bytes", limit)
+		}
+		if err := d.Delete(made.ID); err != nil {
+			t.Fatal(err)
+		}
+
+		fill(limit, func() error {
+			_, err := imported(d, copied.ID, exported(t, source, copied.ID, 0))
+			return err
+		})
+		m, offset, err := d.Import(copied.ID)
+		if err != nil || offset < limit-528 && offset < good.FileBytes-3000 {
+			t.Errorf("limit %d: the import goes on at %d: %v", limit, offset, err)
+		}
+		write(t, m, exported(t, source, copied.ID, offset))
+		if got := finish(t, m); !same(got, copied) {
+			t.Errorf("limit %d: %+v", limit, got)
+		}
+		if err := d.Delete(copied.ID); err != nil {
+			t.Fatal(err)
+		}
+		if names := files(t, path); len(names) != 1 {
+			t.Fatalf("limit %d: files %v", limit, names)
+		}
+	}
+	// Without room, what takes none goes on.
+	bad := save(t, d, 0, 3, 1, nil, state)
+	save(t, d, 0, 4, 1, nil, state)
+	b := read(t, filepath.Join(path, bad.ID+".snap"))
+	b[300] ^= 1
+	overwrite(t, filepath.Join(path, bad.ID+".snap"), b)
+	lift, err := limitFiles(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, setAside := d.SetAside(bad.ID)
+	removed, cleanup := d.Cleanup(0, messages.Retention{Keep: 1})
+	_, verify := d.Verify(removed[0])
+	lift()
+	if err := errors.Join(setAside, cleanup); err != nil || len(removed) != 1 || removed[0] != good.ID || !errors.Is(verify, messages.ErrNotFound) {
+		t.Errorf("removed %v, %v, %v", removed, err, verify)
+	}
+	if err := errors.Join(source.Close(), d.Close()); err != nil {
 		t.Error(err)
 	}
 	if after := descriptors(t); after != before {
