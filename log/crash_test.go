@@ -5,427 +5,21 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"hash/maphash"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"sort"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 
 	raftlog "github.com/ballast-raft/ballast/log"
 	"github.com/ballast-raft/ballast/messages"
-	"github.com/ballast-raft/ballast/messages/durable"
+	"github.com/ballast-raft/ballast/messages/durable/crashtest"
 )
-
-// content is what a file holds: data, then zeros up to size. Segments are
-// filled with zeros ahead, so this keeps an image small.
-type content struct {
-	data []byte // never changed once it is here
-	size int
-}
-
-func newContent(b []byte) content { return content{bytes.TrimRight(b, "\x00"), len(b)} }
-
-func (c content) at(i int) byte {
-	if i < len(c.data) {
-		return c.data[i]
-	}
-	return 0
-}
-
-// diskNode is a file or a directory as a crash sees it: what is certain to be on
-// the disk, and what is there now.
-type diskNode struct {
-	dir bool
-
-	synced, now content
-	// from and to are what the latest write has changed; latest is set if no
-	// other operation came after it.
-	from, to int
-	latest   bool
-
-	syncedNames, names map[string]*diskNode
-}
-
-func newDir() *diskNode {
-	return &diskNode{dir: true, syncedNames: map[string]*diskNode{}, names: map[string]*diskNode{}}
-}
-
-// changedNames lists the names that may or may not have made it to the disk.
-func (n *diskNode) changedNames() []string {
-	var changed []string
-	for name, x := range n.names {
-		if n.syncedNames[name] != x {
-			changed = append(changed, name)
-		}
-	}
-	for name := range n.syncedNames {
-		if n.names[name] == nil {
-			changed = append(changed, name)
-		}
-	}
-	slices.Sort(changed)
-	return changed
-}
-
-// recorder is a Disk that follows every operation on a directory. The steps
-// that make something durable, and those that change a name, come through it;
-// what was written, created and cut in between it finds by looking. Files are
-// told apart by their paths, which is enough because every rename and every
-// removal comes through it.
-//
-// It calls event after every operation: what was seen of writes before a step,
-// and the step itself.
-type recorder struct {
-	durable.Disk
-	root  string
-	tree  *diskNode
-	event func(what string)
-	// inside, if set, is called within each step, before it is carried out.
-	inside func(what, path string)
-	err    error
-}
-
-// newRecorder begins with the directory as it is, all of it durable.
-func newRecorder(root string) *recorder {
-	r := &recorder{Disk: durable.OS, root: root, tree: newDir(), event: func(string) {}}
-	r.look()
-	var settle func(*diskNode)
-	settle = func(n *diskNode) {
-		n.synced, n.syncedNames = n.now, maps.Clone(n.names)
-		n.from, n.to = 0, 0
-		for _, x := range n.names {
-			settle(x)
-		}
-	}
-	settle(r.tree)
-	return r
-}
-
-// look takes in what was done without the Disk, and reports whether anything was.
-func (r *recorder) look() bool {
-	changed := false
-	var walk func(dir string, n *diskNode)
-	walk = func(dir string, n *diskNode) {
-		n.latest = false
-		list, err := os.ReadDir(dir)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			r.err = errors.Join(r.err, err)
-		}
-		for _, e := range list {
-			path := filepath.Join(dir, e.Name())
-			x := n.names[e.Name()]
-			if x == nil {
-				if x = (&diskNode{}); e.IsDir() {
-					x = newDir()
-				}
-				n.names[e.Name()] = x
-				changed = true
-			}
-			if e.IsDir() {
-				walk(path, x)
-				continue
-			}
-			b, err := os.ReadFile(path)
-			if err != nil {
-				r.err = errors.Join(r.err, err)
-				continue
-			}
-			c := newContent(b)
-			if x.latest = c.size != x.now.size || !bytes.Equal(c.data, x.now.data); !x.latest {
-				continue
-			}
-			x.from, x.to = 0, max(len(c.data), len(x.now.data))
-			for x.from < x.to && c.at(x.from) == x.now.at(x.from) {
-				x.from++
-			}
-			for x.to > x.from && c.at(x.to-1) == x.now.at(x.to-1) {
-				x.to--
-			}
-			x.now = c
-			changed = true
-		}
-		for name := range n.names {
-			if !slices.ContainsFunc(list, func(e os.DirEntry) bool { return e.Name() == name }) {
-				r.err = errors.Join(r.err, fmt.Errorf("%s was removed behind the Disk", filepath.Join(dir, name)))
-			}
-		}
-	}
-	walk(r.root, r.tree)
-	return changed
-}
-
-// seen is an operation that no step tells of.
-func (r *recorder) seen(what string) {
-	if r.look() {
-		r.event(what)
-	}
-}
-
-// find returns the directory that a path is in, and its last name.
-func (r *recorder) find(path string) (*diskNode, string) {
-	rel, err := filepath.Rel(r.root, path)
-	if err != nil || rel == "." || strings.HasPrefix(rel, "..") {
-		return nil, ""
-	}
-	n := r.tree
-	parts := strings.Split(rel, "/")
-	for _, name := range parts[:len(parts)-1] {
-		if n = n.names[name]; n == nil {
-			return nil, ""
-		}
-	}
-	return n, parts[len(parts)-1]
-}
-
-func (r *recorder) step(what, path string, do func() error, then func(dir *diskNode, name string)) error {
-	rel, err := filepath.Rel(r.root, path)
-	if err != nil {
-		return err
-	}
-	what += " " + rel
-	r.seen("write before " + what)
-	if r.inside != nil {
-		r.inside(what, path)
-		r.seen("write in " + what)
-	}
-	if err := do(); err != nil {
-		return err
-	}
-	if dir, name := r.find(path); dir != nil {
-		then(dir, name)
-	} else if rel == "." {
-		r.tree.syncedNames = maps.Clone(r.tree.names)
-	}
-	r.event(what)
-	return nil
-}
-
-func (r *recorder) Sync(f *os.File) error {
-	return r.step("sync", f.Name(), func() error { return nil }, func(dir *diskNode, name string) {
-		x := dir.names[name]
-		x.synced, x.from, x.to = x.now, 0, 0
-	})
-}
-
-func (r *recorder) SyncDir(path string) error {
-	return r.step("sync names in", path, func() error { return nil }, func(dir *diskNode, name string) {
-		x := dir.names[name]
-		x.syncedNames = maps.Clone(x.names)
-	})
-}
-
-func (r *recorder) Rename(from, to string) error {
-	return r.step("rename", from, func() error { return r.Disk.Rename(from, to) }, func(dir *diskNode, name string) {
-		target, n := r.find(to)
-		target.names[n] = dir.names[name]
-		delete(dir.names, name)
-	})
-}
-
-func (r *recorder) Remove(path string) error {
-	return r.step("remove", path, func() error { return r.Disk.Remove(path) }, func(dir *diskNode, name string) {
-		delete(dir.names, name)
-	})
-}
-
-// image is what a crash has left.
-type image struct {
-	what  string
-	files map[string]content // a path that ends in a slash is a directory
-}
-
-func (m *image) hash(seed maphash.Seed) uint64 {
-	var h maphash.Hash
-	h.SetSeed(seed)
-	for _, path := range slices.Sorted(maps.Keys(m.files)) {
-		c := m.files[path]
-		fmt.Fprintf(&h, "%s\x00%d\x00%d\x00", path, c.size, len(c.data))
-		h.Write(c.data)
-	}
-	return h.Sum64()
-}
-
-func (m *image) write(dir string) error {
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
-	for _, path := range slices.Sorted(maps.Keys(m.files)) { // a directory before what is in it
-		to := filepath.Join(dir, path)
-		if strings.HasSuffix(path, "/") {
-			if err := os.Mkdir(to, 0o755); err != nil {
-				return err
-			}
-			continue
-		}
-		c := m.files[path]
-		if err := os.WriteFile(to, c.data, 0o644); err != nil {
-			return err
-		}
-		if c.size > len(c.data) {
-			if err := os.Truncate(to, int64(c.size)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// image builds one. name decides about a name that may be lost, and file about
-// what was written to a file and not synced.
-func (r *recorder) image(what string, name func(path string) (survives bool), file func(path string, n *diskNode) content) *image {
-	m := &image{what, map[string]content{}}
-	var walk func(prefix string, n *diskNode)
-	walk = func(prefix string, n *diskNode) {
-		for _, k := range slices.Sorted(maps.Keys(union(n.names, n.syncedNames))) {
-			path := prefix + k
-			x := n.names[k]
-			if old := n.syncedNames[k]; old != x && !name(path) {
-				x = old
-			}
-			switch {
-			case x == nil:
-			case x.dir:
-				m.files[path+"/"] = content{}
-				walk(path+"/", x)
-			case x.synced.size == x.now.size && bytes.Equal(x.synced.data, x.now.data):
-				m.files[path] = x.now
-			default:
-				m.files[path] = file(path, x)
-			}
-		}
-	}
-	walk("", r.tree)
-	return m
-}
-
-func union(a, b map[string]*diskNode) map[string]*diskNode {
-	u := maps.Clone(a)
-	maps.Copy(u, b)
-	return u
-}
-
-func survives(string) bool                    { return true }
-func isLost(string) bool                      { return false }
-func written(_ string, n *diskNode) content   { return n.now }
-func unwritten(_ string, n *diskNode) content { return n.synced }
-func (n *diskNode) pending() bool {
-	return n.synced.size != n.now.size || !bytes.Equal(n.synced.data, n.now.data)
-}
-func (n *diskNode) torn(at int) content { return n.mix(n.now.size, func(i int) bool { return i < at }) }
-func (n *diskNode) mixed(r *rand.Rand, b int) content {
-	size := n.now.size
-	if n.synced.size != size {
-		switch r.IntN(4) {
-		case 0:
-			size = n.synced.size
-		case 1:
-			lo, hi := min(size, n.synced.size), max(size, n.synced.size)
-			size = lo + r.IntN(hi-lo+1)
-		}
-	}
-	survives := make([]bool, max(len(n.now.data), len(n.synced.data))/b+1)
-	for i := range survives {
-		survives[i] = r.IntN(2) == 0
-	}
-	return n.mix(size, func(i int) bool { return survives[i/b] })
-}
-
-// mix takes each byte from what was written or from what was there before.
-func (n *diskNode) mix(size int, isNew func(i int) bool) content {
-	b := make([]byte, min(size, max(len(n.now.data), len(n.synced.data))))
-	for i := range b {
-		if isNew(i) {
-			b[i] = n.now.at(i)
-		} else {
-			b[i] = n.synced.at(i)
-		}
-	}
-	return content{bytes.TrimRight(b, "\x00"), size}
-}
-
-// pendingFiles lists the files that were written to and not synced, and the
-// names that may be lost.
-func (r *recorder) pending() (files, names []string, nodes []*diskNode) {
-	var walk func(prefix string, n *diskNode)
-	walk = func(prefix string, n *diskNode) {
-		for _, k := range n.changedNames() {
-			names = append(names, prefix+k)
-		}
-		for _, k := range slices.Sorted(maps.Keys(n.names)) {
-			if x := n.names[k]; x.dir {
-				walk(prefix+k+"/", x)
-			} else if x.pending() {
-				files, nodes = append(files, prefix+k), append(nodes, x)
-			}
-		}
-	}
-	walk("", r.tree)
-	return files, names, nodes
-}
-
-// enumerate calls use with what a power cut at this moment may leave. density
-// scales how many.
-func (r *recorder) enumerate(what string, rng *rand.Rand, density int, use func(*image)) {
-	use(r.image(what+": nothing survives", isLost, unwritten))
-	use(r.image(what+": everything survives", survives, written))
-	files, names, nodes := r.pending()
-	// Contents without names, names without contents.
-	if len(files) > 0 && len(names) > 0 {
-		use(r.image(what+": contents survive", isLost, written))
-		use(r.image(what+": names survive", survives, unwritten))
-	}
-	// Each file that has just been written by itself, and that write torn.
-	for i, path := range files {
-		n := nodes[i]
-		if !n.latest {
-			continue
-		}
-		only := func(c content, others func(string, *diskNode) content) func(string, *diskNode) content {
-			return func(p string, x *diskNode) content {
-				if x == n {
-					return c
-				}
-				return others(p, x)
-			}
-		}
-		use(r.image(what+": only "+path+" survives", survives, only(n.now, unwritten)))
-		use(r.image(what+": all but "+path+" survives", survives, only(n.synced, written)))
-		// At a byte. The phase is random, so that over the runs every byte has
-		// its turn.
-		stride := (n.to-n.from)/(6*density) + 1
-		for at := n.from + rng.IntN(stride); at < n.to; at += stride {
-			use(r.image(fmt.Sprintf("%s: %s torn at %d", what, path, at), survives, only(n.torn(at), written)))
-		}
-		for at := n.from/512*512 + 512; at < n.to; at += 512 {
-			use(r.image(fmt.Sprintf("%s: %s torn at sector %d", what, path, at/512), survives, only(n.torn(at), unwritten)))
-		}
-	}
-	// Every subset of the names, or some.
-	if len(names) > 0 && len(names) <= 4 {
-		for set := 1; set < 1<<len(names)-1; set++ {
-			pick := func(p string) bool { return set>>sort.SearchStrings(names, p)&1 != 0 }
-			slices.Sort(names)
-			use(r.image(fmt.Sprintf("%s: of the names %v subset %b", what, names, set), pick, written))
-		}
-	}
-	// Random parts of everything.
-	if len(files)+len(names) > 0 {
-		for i := range 2 * density {
-			block := []int{8, 512, 32, 128}[i%4]
-			use(r.image(fmt.Sprintf("%s: random subset %d of blocks of %d", what, i, block),
-				func(string) bool { return rng.IntN(2) == 0 },
-				func(p string, n *diskNode) content { return n.mixed(rng, block) }))
-		}
-	}
-}
 
 // fullState is everything that a log can tell, as text.
 func fullState(w *raftlog.WAL) (string, error) {
@@ -518,7 +112,7 @@ func (p *promise) holds(w *raftlog.WAL) (state string, err error) {
 
 // crashed is an image and what it must hold.
 type crashed struct {
-	*image
+	*crashtest.Image
 	promise
 	number int
 	// twice: cut the power again while this one is being recovered.
@@ -526,11 +120,8 @@ type crashed struct {
 }
 
 // check opens an image, holds it against the promise, opens it again, goes on
-// writing and opens it once more.
-func (c *crashed) check(dir string, o raftlog.Options, rng *rand.Rand, again func(*crashed) error) (repaired bool, err error) {
-	if err := c.write(dir); err != nil {
-		return false, err
-	}
+// writing and opens it once more. again checks what a second power cut leaves.
+func (c *crashed) check(dir string, o raftlog.Options, again func(*crashed) error) (repaired bool, err error) {
 	if c.number%8 == 0 {
 		r, err := raftlog.Inspect(dir)
 		if len(r.Damage) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) { // not made yet
@@ -539,14 +130,17 @@ func (c *crashed) check(dir string, o raftlog.Options, rng *rand.Rand, again fun
 	}
 	o.OnRepair = func(messages.TailRepaired) { repaired = true }
 	o.VerifyAll = c.number%3 == 0
-	var rec *recorder
 	if c.twice {
-		rec = newRecorder(dir)
+		rec, e := crashtest.Record(dir)
+		if e != nil {
+			return repaired, e
+		}
+		rng := rand.New(rand.NewPCG(uint64(c.number), 7))
 		later := *c
-		rec.event = func(what string) {
-			rec.enumerate(c.what+"; then "+what, rng, 1, func(m *image) {
+		rec.Event = func(what string) {
+			rec.Images(c.What+"; then "+what, rng, 1, func(m *crashtest.Image) {
 				n := later
-				n.image, n.twice, n.number = m, false, n.number+1
+				n.Image, n.twice, n.number = m, false, n.number+1
 				later.number = n.number
 				if e := again(&n); e != nil {
 					err = errors.Join(err, e)
@@ -563,14 +157,14 @@ func (c *crashed) check(dir string, o raftlog.Options, rng *rand.Rand, again fun
 		later.acknowledged = max(later.acknowledged, w.Durable())
 		k := c.upTo(w.Durable())
 		later.positions, later.states = later.positions[:k], later.states[:k+1]
-		rec.seen("open returned")
+		rec.Look("open returned")
 		if e := maintain(w); e != nil {
 			err = errors.Join(err, fmt.Errorf("maintain: %w", e))
 		}
-		rec.seen("maintained")
+		rec.Look("maintained")
 		err = errors.Join(err, w.Close())
-		rec.seen("closed")
-		if err = errors.Join(err, rec.err); err != nil {
+		rec.Look("closed")
+		if err = errors.Join(err, rec.Err()); err != nil {
 			return repaired, err
 		}
 		o.Disk, c.promise = nil, later.promise
@@ -639,7 +233,7 @@ type crashRun struct {
 	t       *testing.T
 	rng     *rand.Rand
 	dir     string
-	rec     *recorder
+	rec     *crashtest.Recorder
 	options raftlog.Options
 	w       *raftlog.WAL
 	m       *model
@@ -724,7 +318,7 @@ func (c *crashRun) sync() {
 		c.t.Fatal(err)
 	}
 	c.acknowledged = c.w.Durable()
-	c.rec.seen("sync returned")
+	c.rec.Look("sync returned")
 }
 
 // stage stages a few random changes. Group 0 is busy and compacted, group 1
@@ -780,7 +374,7 @@ func (c *crashRun) stage() {
 func (c *crashRun) maintain() {
 	c.t.Helper()
 	busy := false
-	c.rec.inside = func(_, path string) {
+	c.rec.Inside = func(_, path string) {
 		if busy || c.rng.IntN(4) != 0 {
 			return
 		}
@@ -793,13 +387,13 @@ func (c *crashRun) maintain() {
 			c.sync()
 		}
 	}
-	defer func() { c.rec.inside = nil }()
+	defer func() { c.rec.Inside = nil }()
 	for c.w.Due() {
 		sync, err := c.w.Maintain()
 		if err != nil {
 			c.t.Fatal(err)
 		}
-		c.rec.seen("maintain returned")
+		c.rec.Look("maintain returned")
 		// What has been moved may be cut away before it is durable.
 		if sync {
 			if c.rng.IntN(2) == 0 {
@@ -823,7 +417,7 @@ func (c *crashRun) reopen() {
 	if err := c.w.Close(); err != nil {
 		c.t.Fatal(err)
 	}
-	c.rec.seen("closed")
+	c.rec.Look("closed")
 	c.options.VerifyAll = c.rng.IntN(3) == 0
 	c.open()
 }
@@ -837,7 +431,7 @@ func (c *crashRun) open() {
 		c.t.Fatal(err)
 	}
 	c.w = w
-	c.rec.seen("opened")
+	c.rec.Look("opened")
 }
 
 // TestEveryCrash records runs with everything that a log does, and rebuilds
@@ -847,57 +441,32 @@ func (c *crashRun) open() {
 // go on from there; some are cut off once more while they are recovered.
 func TestEveryCrash(t *testing.T) {
 	root := memory(t)
-	var images, twice, torn, events atomic.Int64
-	work := make(chan *crashed, 64)
-	failures := make(chan error, 64)
-	var failed atomic.Bool
-	var wg sync.WaitGroup
-	seed := maphash.MakeSeed()
-	var mu sync.Mutex
-	known := map[uint64]bool{}
-	// fresh reports whether an image with this promise has not been seen yet.
-	fresh := func(c *crashed) bool {
-		h := c.hash(seed) ^ c.acknowledged*0x9E3779B97F4A7C15
-		mu.Lock()
-		defer mu.Unlock()
-		if known[h] {
-			return false
+	pool := crashtest.NewPool(root)
+	var twice, torn atomic.Int64
+	// try checks an image. wait says to do it here, and not on a worker.
+	var try func(c *crashed, wait bool) error
+	try = func(c *crashed, wait bool) error {
+		check := func(dir string) error {
+			if c.twice {
+				twice.Add(1)
+			}
+			o := raftlog.Options{SegmentBytes: 200, NoLock: true, MaxOpenFiles: 4}
+			repaired, err := c.check(dir, o, func(c *crashed) error { return try(c, true) })
+			if repaired {
+				torn.Add(1)
+			}
+			if err != nil {
+				return fmt.Errorf("image %d, acknowledged %d: %w", c.number, c.acknowledged, err)
+			}
+			return nil
 		}
-		known[h] = true
-		return true
+		if wait {
+			return pool.Do(c.Image, c.acknowledged, check)
+		}
+		pool.Go(c.Image, c.acknowledged, check)
+		return nil
 	}
-	for worker := range runtime.GOMAXPROCS(0) {
-		wg.Go(func() {
-			n := 0
-			rng := rand.New(rand.NewPCG(uint64(worker), 7))
-			var do func(c *crashed) error
-			do = func(c *crashed) error {
-				if failed.Load() || !fresh(c) {
-					return nil
-				}
-				images.Add(1)
-				n++
-				dir := filepath.Join(root, fmt.Sprintf("image-%d-%d", worker, n))
-				o := raftlog.Options{SegmentBytes: 200, NoLock: true, MaxOpenFiles: 4}
-				if c.twice {
-					twice.Add(1)
-				}
-				repaired, err := c.check(dir, o, rng, do)
-				if repaired {
-					torn.Add(1)
-				}
-				if err != nil {
-					return fmt.Errorf("image %d, %s, acknowledged %d: %w", c.number, c.what, c.acknowledged, err)
-				}
-				return os.RemoveAll(dir)
-			}
-			for c := range work {
-				if err := do(c); err != nil && !failed.Swap(true) {
-					failures <- err
-				}
-			}
-		})
-	}
+	events := 0
 	seen := map[string]int{}
 	for run := *crashFirst; run < *crashFirst+*crashRuns; run++ {
 		c := &crashRun{t: t, rng: rand.New(rand.NewPCG(run, 1)), dir: filepath.Join(root, fmt.Sprint("run-", run)),
@@ -906,15 +475,20 @@ func TestEveryCrash(t *testing.T) {
 		if err := os.Mkdir(c.dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		c.rec = newRecorder(c.dir)
+		var err error
+		if c.rec, err = crashtest.Record(c.dir); err != nil {
+			t.Fatal(err)
+		}
 		rng := rand.New(rand.NewPCG(run, 2))
 		number := 0
-		c.rec.event = func(what string) {
+		c.rec.Event = func(what string) {
 			seen[strings.Fields(what)[0]]++
-			n := events.Add(1)
-			c.rec.enumerate(fmt.Sprintf("run %d, event %d, %s", run, n, what), rng, 1, func(m *image) {
+			events++
+			c.rec.Images(fmt.Sprintf("run %d, event %d, %s", run, events, what), rng, 1, func(m *crashtest.Image) {
 				number++
-				work <- &crashed{image: m, promise: c.promise, number: number, twice: number%401 == 0}
+				if err := try(&crashed{Image: m, promise: c.promise, number: number, twice: number%401 == 0}, false); err != nil {
+					t.Error(err)
+				}
 			})
 		}
 		c.open()
@@ -931,7 +505,7 @@ func TestEveryCrash(t *testing.T) {
 			if round%9 == 8 {
 				c.reopen()
 			}
-			if failed.Load() {
+			if pool.Failed() {
 				break
 			}
 		}
@@ -948,17 +522,14 @@ func TestEveryCrash(t *testing.T) {
 				seen[kind] += n
 			}
 		}
-		if err := c.rec.err; err != nil {
+		if err := c.rec.Err(); err != nil {
 			t.Error(err)
 		}
 	}
-	close(work)
-	wg.Wait()
-	close(failures)
-	for err := range failures {
+	if err := pool.Wait(); err != nil {
 		t.Error(err)
 	}
-	t.Logf("%d images after %d operations, %d cut off again, %d torn writes repaired; %v", images.Load(), events.Load(), twice.Load(), torn.Load(), seen)
+	t.Logf("%d images after %d operations, %d cut off again, %d torn writes repaired; %v", pool.Checked(), events, twice.Load(), torn.Load(), seen)
 	for _, what := range []string{"sync", "rename", "remove", "relocated", "checkpoint"} {
 		if seen[what] == 0 {
 			t.Errorf("no %s in any run", what)

@@ -4,7 +4,8 @@
 // and marking how far a file is known to be on disk.
 //
 // All of them go through a Disk, so that a test can count, fail, delay or
-// record each step. The rules they follow:
+// record each step; package crashtest, below, records them and rebuilds what a
+// power cut could leave. The rules they follow:
 //
 //   - A file's name is durable only after its directory was synced. Journalling
 //     file systems often get this right by accident; POSIX does not promise it.

@@ -1,0 +1,42 @@
+// Package crashtest enumerates what a power cut could leave of a store's files.
+//
+// A Recorder is a durable.Disk over a directory. Give it to a store, and it
+// follows what the store does to that directory: the steps of durable.Disk come
+// through it, and what was written, created or cut in between it finds by
+// looking, before every step and whenever Look is called. After each operation
+// it calls Event. There, Images rebuilds what a power cut at that moment could
+// leave, and a Pool writes each image to a directory of its own and checks it:
+//
+//	pool := crashtest.NewPool(dir)
+//	rec, err := crashtest.Record(root)
+//	rec.Event = func(what string) {
+//		promised := acknowledged // as it is now
+//		rec.Images(what, rng, 1, func(m *crashtest.Image) {
+//			pool.Go(m, hash(promised), func(dir string) error { return check(dir, promised) })
+//		})
+//	}
+//	… // open the store with rec as its Disk, and use it
+//	rec.Look("acknowledged"), rec.Look("closed")
+//	err = errors.Join(rec.Err(), pool.Wait())
+//
+// # What a power cut may leave
+//
+// What was synced is there: the bytes and the length of a file after Sync, the
+// names in a directory after SyncDir. Of everything else any part may be there:
+// all of it or nothing, one file's bytes without another's, a write torn at a
+// byte or at a sector, blocks of 8 to 512 bytes in any subset, a length without
+// its bytes (they are zero), any subset of the names that were added, replaced
+// or removed. A rename is two changes of names, of which one may be lost. Not
+// every subset is tried: few by name, the rest at random.
+//
+// # What is assumed of the store
+//
+//   - Steps do not overlap, and nothing else writes to the directory while the
+//     Recorder looks. A step may begin another one inside, by way of Inside.
+//   - Every rename, removal and sync goes through the Disk; a file that
+//     disappears otherwise is an error (Err). A file is synced under the name
+//     that it was opened with.
+//   - The name of the recorded directory itself is durable.
+//
+// Nothing is really synced, so a directory in memory does as well as a disk.
+package crashtest

@@ -1,0 +1,214 @@
+package crashtest
+
+import (
+	"bytes"
+	"fmt"
+	"hash/maphash"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Image is what a power cut could leave. It does not change when the Recorder
+// goes on.
+type Image struct {
+	// What says where it comes from and what has survived.
+	What  string
+	files map[string]content // a path that ends in a slash is a directory
+}
+
+var seed = maphash.MakeSeed()
+
+// Hash is the same for images with the same names and bytes, within a process.
+func (m *Image) Hash() uint64 {
+	var h maphash.Hash
+	h.SetSeed(seed)
+	for _, path := range slices.Sorted(maps.Keys(m.files)) {
+		c := m.files[path]
+		fmt.Fprintf(&h, "%s\x00%d\x00%d\x00", path, c.size, len(c.data))
+		h.Write(c.data)
+	}
+	return h.Sum64()
+}
+
+// Write makes the directory and what it holds. It must not be there yet.
+func (m *Image) Write(dir string) error {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	for _, path := range slices.Sorted(maps.Keys(m.files)) { // a directory before what is in it
+		to := filepath.Join(dir, path)
+		if strings.HasSuffix(path, "/") {
+			if err := os.Mkdir(to, 0o755); err != nil {
+				return err
+			}
+			continue
+		}
+		c := m.files[path]
+		if err := os.WriteFile(to, c.data, 0o644); err != nil {
+			return err
+		}
+		if c.size > len(c.data) {
+			if err := os.Truncate(to, int64(c.size)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// image builds one. name decides about a name that may be lost, and file about
+// what was written to a file and not synced.
+func (r *Recorder) image(what string, name func(path string) (survives bool), file func(*node) content) *Image {
+	m := &Image{what, map[string]content{}}
+	var walk func(prefix string, n *node)
+	walk = func(prefix string, n *node) {
+		all := maps.Clone(n.names)
+		maps.Copy(all, n.syncedNames)
+		for _, k := range slices.Sorted(maps.Keys(all)) {
+			path := prefix + k
+			x := n.names[k]
+			if old := n.syncedNames[k]; old != x && !name(path) {
+				x = old
+			}
+			switch {
+			case x == nil:
+			case x.dir:
+				m.files[path+"/"] = content{}
+				walk(path+"/", x)
+			case x.pending():
+				m.files[path] = file(x)
+			default:
+				m.files[path] = x.now
+			}
+		}
+	}
+	walk("", r.tree)
+	return m
+}
+
+func survives(string) bool      { return true }
+func isLost(string) bool        { return false }
+func written(n *node) content   { return n.now }
+func unwritten(n *node) content { return n.synced }
+
+// only treats one file in its own way, and the others alike.
+func only(n *node, c content, others func(*node) content) func(*node) content {
+	return func(x *node) content {
+		if x == n {
+			return c
+		}
+		return others(x)
+	}
+}
+
+func (n *node) pending() bool { return !n.synced.equal(n.now) }
+
+func (n *node) torn(at int) content { return n.mix(n.now.size, func(i int) bool { return i < at }) }
+
+// mixed keeps a random half of the blocks, and some length.
+func (n *node) mixed(rng *rand.Rand, block int) content {
+	size := n.now.size
+	if n.synced.size != size {
+		switch rng.IntN(4) {
+		case 0:
+			size = n.synced.size
+		case 1:
+			lo, hi := min(size, n.synced.size), max(size, n.synced.size)
+			size = lo + rng.IntN(hi-lo+1)
+		}
+	}
+	kept := make([]bool, max(len(n.now.data), len(n.synced.data))/block+1)
+	for i := range kept {
+		kept[i] = rng.IntN(2) == 0
+	}
+	return n.mix(size, func(i int) bool { return kept[i/block] })
+}
+
+// mix takes each byte from what was written or from what was there before.
+func (n *node) mix(size int, isNew func(i int) bool) content {
+	b := make([]byte, min(size, max(len(n.now.data), len(n.synced.data))))
+	for i := range b {
+		if isNew(i) {
+			b[i] = n.now.at(i)
+		} else {
+			b[i] = n.synced.at(i)
+		}
+	}
+	return content{bytes.TrimRight(b, "\x00"), size}
+}
+
+// pending lists the files that were written to and not synced, and the names
+// that may be lost.
+func (r *Recorder) pending() (files, names []string, nodes []*node) {
+	var walk func(prefix string, n *node)
+	walk = func(prefix string, n *node) {
+		for _, k := range n.changedNames() {
+			names = append(names, prefix+k)
+		}
+		for _, k := range slices.Sorted(maps.Keys(n.names)) {
+			if x := n.names[k]; x.dir {
+				walk(prefix+k+"/", x)
+			} else if x.pending() {
+				files, nodes = append(files, prefix+k), append(nodes, x)
+			}
+		}
+	}
+	walk("", r.tree)
+	slices.Sort(names)
+	return files, names, nodes
+}
+
+// Images calls use with what a power cut at this moment may leave. density, 1
+// or more, scales how many. The same image may come more than once (see
+// Pool.Go).
+func (r *Recorder) Images(what string, rng *rand.Rand, density int, use func(*Image)) {
+	use(r.image(what+": nothing survives", isLost, unwritten))
+	use(r.image(what+": everything survives", survives, written))
+	files, names, nodes := r.pending()
+	// Contents without names, names without contents.
+	if len(files) > 0 && len(names) > 0 {
+		use(r.image(what+": contents survive", isLost, written))
+		use(r.image(what+": names survive", survives, unwritten))
+	}
+	// Each file that has just been written by itself, and that write torn.
+	for i, path := range files {
+		n := nodes[i]
+		if !n.latest {
+			continue
+		}
+		use(r.image(what+": only "+path+" survives", survives, only(n, n.now, unwritten)))
+		use(r.image(what+": all but "+path+" survives", survives, only(n, n.synced, written)))
+		// At a byte. The phase is random, so that over the runs every byte has
+		// its turn.
+		stride := (n.to-n.from)/(6*density) + 1
+		for at := n.from + rng.IntN(stride); at < n.to; at += stride {
+			use(r.image(fmt.Sprintf("%s: %s torn at %d", what, path, at), survives, only(n, n.torn(at), written)))
+		}
+		for at := n.from/512*512 + 512; at < n.to; at += 512 {
+			use(r.image(fmt.Sprintf("%s: %s torn at sector %d", what, path, at/512), survives, only(n, n.torn(at), unwritten)))
+		}
+	}
+	// Every subset of the names, or some.
+	if len(names) > 0 && len(names) <= 4 {
+		for set := 1; set < 1<<len(names)-1; set++ {
+			pick := func(p string) bool {
+				i, _ := slices.BinarySearch(names, p)
+				return set>>i&1 != 0
+			}
+			use(r.image(fmt.Sprintf("%s: of the names %v subset %b", what, names, set), pick, written))
+		}
+	}
+	// Random parts of everything.
+	if len(files)+len(names) > 0 {
+		for i := range 2 * density {
+			block := []int{8, 512, 32, 128}[i%4]
+			use(r.image(fmt.Sprintf("%s: random subset %d of blocks of %d", what, i, block),
+				func(string) bool { return rng.IntN(2) == 0 },
+				func(n *node) content { return n.mixed(rng, block) }))
+		}
+	}
+}
