@@ -78,8 +78,10 @@ type RecordReport struct {
 	Path     string
 	// Offset of the record with its length, and the Size of both.
 	Offset, Size int64
-	Kind         string
-	Group        uint64
+	// Kind is the name of the record's kind, or "damaged": entries that were
+	// found damaged when they were relocated, with the bytes that were left.
+	Kind  string
+	Group uint64
 	// First and Last are Raft indexes: of an append's entries, or both that of
 	// a truncation or reset. Term is the first entry's or the one recorded.
 	First, Last, Term uint64
@@ -138,7 +140,7 @@ func InspectRecords(dir string, visit func(RecordReport)) (Report, error) {
 			seg.First = at
 		}
 		seg.Last, seg.Good = at, int64(offset+size)
-		seg.Kinds[c.kind.String()]++
+		seg.Kinds[c.kindName()]++
 		seg.Entries += int64(len(c.entries))
 		for k := range c.entries {
 			seg.PayloadBytes += int64(c.entries[k].size)
@@ -258,8 +260,16 @@ func firstIndex(data []byte, least uint64, seed uint32) uint64 {
 	return least + uint64(low-uint32(least))
 }
 
+// kindName tells entries that were damaged when they were moved from others.
+func (c *change) kindName() string {
+	if c.damaged {
+		return "damaged"
+	}
+	return c.kind.String()
+}
+
 func (c *change) report(at uint64, path string, offset, size int64, rec []byte) RecordReport {
-	r := RecordReport{WALIndex: at, Path: path, Offset: offset, Size: size, Kind: c.kind.String(), Group: c.group,
+	r := RecordReport{WALIndex: at, Path: path, Offset: offset, Size: size, Kind: c.kindName(), Group: c.group,
 		First: c.index, Last: c.index, Term: c.term, Entries: len(c.entries), Name: c.name, DurableBefore: c.durableBefore, refs: c.entries, rec: rec}
 	if len(c.entries) > 0 {
 		r.Last = c.last()

@@ -118,7 +118,7 @@ func (w *WAL) mend() {
 		if s.removed.Load() {
 			continue
 		}
-		f, got, err := s.refold(w.seed)
+		f, got, err := s.refold(w.seed, s.summary.records, s.summary.size)
 		if err != nil || got.reason != "" {
 			continue // for who reads it, and for Scrub, to tell
 		}

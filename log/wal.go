@@ -72,6 +72,7 @@ type WAL struct {
 	ready       *writer        // the next segment
 	left        []*leftSegment // segments that are complete
 	stale       []*segment     // segments whose summary was found damaged
+	damage      []Damage       // what Maintain has found and Damaged has not told
 	tailOrdinal uint32
 	tailUsed    bool // there is a record in the tail
 
