@@ -518,6 +518,9 @@ func (b *logBehavior) maintain() {
 				b.fail(err)
 				return
 			}
+			if err != nil && !errors.Is(err, messages.ErrStopped) {
+				b.host.Event(messages.MaintenanceDelayed{Actor: b.host.PID().ID, Err: err})
+			}
 			if b.wanted = b.wanted || sync; b.wanted {
 				b.commit()
 				return

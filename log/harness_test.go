@@ -22,6 +22,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(limitDir); dir != "" {
 		appendUpToLimit(dir)
 	}
+	if dir := os.Getenv(descriptorsDir); dir != "" {
+		appendWithoutDescriptors(dir)
+	}
 	goleak.VerifyTestMain(m)
 }
 
