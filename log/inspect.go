@@ -41,6 +41,9 @@ type Report struct {
 	// Damage is why the next Open will fail: at most one for each segment,
 	// and at most one for the log as a whole. Empty if it will succeed.
 	Damage []*messages.CorruptError
+	// Lost are live entries that were damaged when they were relocated. The next
+	// Open succeeds, and reading them fails. 64 at most; empty if there is Damage.
+	Lost []Damage
 }
 
 // SegmentReport is one segment.
@@ -133,6 +136,7 @@ func InspectRecords(dir string, visit func(RecordReport)) (Report, error) {
 		return r, nil // without manifest and mark no record can be judged
 	}
 
+	var moved []movedDamage
 	see := func(i int, at uint64, offset int, c *change, rec []byte) {
 		size := uvarintLen(uint64(len(rec))) + len(rec)
 		seg := r.segment(s, i)
@@ -143,7 +147,11 @@ func InspectRecords(dir string, visit func(RecordReport)) (Report, error) {
 		seg.Kinds[c.kindName()]++
 		seg.Entries += int64(len(c.entries))
 		for k := range c.entries {
-			seg.PayloadBytes += int64(c.entries[k].size)
+			e := &c.entries[k]
+			seg.PayloadBytes += int64(e.size)
+			if c.damaged {
+				moved = append(moved, movedDamage{c.group, c.index + uint64(k), i, uint32(offset+size-len(rec)) + e.off})
+			}
 		}
 		if visit != nil {
 			visit(c.report(at, seg.Path, int64(offset), int64(size), rec))
@@ -178,6 +186,9 @@ func InspectRecords(dir string, visit func(RecordReport)) (Report, error) {
 			seg.Zeros = max(0, f.logSize-f.segment.size)
 		}
 	}
+	if err == nil {
+		r.Lost = s.stillDamaged(moved)
+	}
 	for _, f := range s.blank {
 		r.Prepared = append(r.Prepared, f.segment.dir)
 	}
@@ -200,6 +211,32 @@ func InspectRecords(dir string, visit func(RecordReport)) (Report, error) {
 		r.Groups = append(r.Groups, gr)
 	}
 	return r, nil
+}
+
+// movedDamage is where an entry lies that was damaged when it was moved.
+type movedDamage struct {
+	group, index uint64
+	segment      int
+	offset       uint32
+}
+
+// stillDamaged finds those that are live, and were not moved on.
+func (s *logScan) stillDamaged(moved []movedDamage) (lost []Damage) {
+	for _, m := range moved {
+		g := s.groups[m.group]
+		if len(lost) == maxDamage {
+			break
+		}
+		if g == nil || m.index < g.first || m.index > g.last {
+			continue
+		}
+		p, seg := g.at(m.index), s.found[m.segment].segment
+		if l := p.entries.locator(m.index); p.segment == seg && l.offset == m.offset {
+			f := found{locator: l, segment: seg, index: m.index}
+			lost = append(lost, Damage{m.group, m.index, f.damage(knownDamage)})
+		}
+	}
+	return lost
 }
 
 // segment returns the report of a segment, and begins those up to it.

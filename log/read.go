@@ -353,15 +353,17 @@ func (w *WAL) read(s *segment, data []byte, offset int64) error {
 	return nil
 }
 
-func (f *found) damage(reason string, err error) *messages.CorruptError {
-	return &messages.CorruptError{Path: f.segment.logPath(), Offset: int64(f.offset), Index: f.index, Reason: reason, Err: err}
+func (f *found) damage(reason string) *messages.CorruptError {
+	return &messages.CorruptError{Path: f.segment.logPath(), Offset: int64(f.offset), Index: f.index, Reason: reason}
 }
 
 // unreadable is damage if the file is gone, too short or cannot be read, and
 // not if, for example, the process has no descriptor left.
 func (f *found) unreadable(err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.EIO) {
-		return f.damage("unreadable", err)
+		c := f.damage("unreadable")
+		c.Err = err
+		return c
 	}
 	return err
 }
@@ -375,9 +377,9 @@ func (f *found) verify(data []byte) error {
 	case f.crc:
 		return nil
 	case ^f.crc:
-		return f.damage(knownDamage, nil)
+		return f.damage(knownDamage)
 	}
-	return f.damage("bad checksum", nil)
+	return f.damage("bad checksum")
 }
 
 // Term implements Store. It reads from memory.

@@ -191,6 +191,9 @@ func TestDamagedEntriesMove(t *testing.T) {
 					if err != nil || len(report.Damage) > 0 || report.Floor == 1 {
 						t.Fatalf("floor %d, %v, %v", report.Floor, report.Damage, err)
 					}
+					if got := named(t, report.Lost); !slices.Equal(got, c.damaged) {
+						t.Errorf("inspect found %v, damaged are %v", got, c.damaged)
+					}
 					w = mustOpen(t, dir, o)
 					check(fmt.Sprintf("reopened, verified %v", o.VerifyAll))
 				}
@@ -212,6 +215,9 @@ func TestDamagedEntriesMove(t *testing.T) {
 				}
 				mustDescribe(t, w)
 				mustClose(t, w)
+				if report, err := raftlog.Inspect(dir); err != nil || len(report.Lost) > 0 {
+					t.Errorf("inspect found %v, %v", report.Lost, err)
+				}
 			})
 		}
 	}

@@ -121,7 +121,8 @@ func (e StallEnded) Log() (slog.Level, string, []any) {
 	return slog.LevelInfo, "ballast: the disk answers again", []any{"actor", e.Actor, "call", e.Call, "for", e.For}
 }
 
-// DamageFound: bytes that had been durable are gone or changed.
+// DamageFound: bytes that had been durable are gone or changed. The verification
+// of what is closed tells of it each time around, as long as it is there.
 type DamageFound struct {
 	Actor string
 	// Group and Index are the damaged log entry, if it is known to be one: a
