@@ -1,6 +1,7 @@
 package kv_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -334,6 +335,57 @@ type counter int64
 func (c *counter) Write(p []byte) (int, error) {
 	*c += counter(len(p))
 	return len(p), nil
+}
+
+// One key, and 1000 pairs, out of an exported state in memory. The baseline is
+// to read it all.
+func BenchmarkState(b *testing.B) {
+	f := filled()
+	if f.err != nil {
+		b.Fatal(f.err)
+	}
+	state := export(b, f.db, 0)
+	s := openState(b, state)
+	r := rand.New(rand.NewPCG(1, 1))
+	b.Run("open", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := kv.OpenState(bytes.NewReader(state), int64(len(state))); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("get", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, found, err := s.Get([]byte(benchKey(r.IntN(benchKeys)))); err != nil || !found {
+				b.Fatal(found, err)
+			}
+		}
+	})
+	b.Run("range", func(b *testing.B) {
+		const pairs = 1000
+		b.SetBytes(pairs * int64(len(benchKey(0))+benchValue))
+		for b.Loop() {
+			n := 0
+			for _, err := range s.Range([]byte(benchKey(r.IntN(benchKeys-pairs))), nil) {
+				if err != nil {
+					b.Fatal(err)
+				}
+				if n++; n == pairs {
+					break
+				}
+			}
+		}
+	})
+	b.Run("verify", func(b *testing.B) {
+		b.SetBytes(int64(len(state)))
+		for b.Loop() {
+			if err := s.Verify(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
 
 // 200,000 keys without an index. The baseline is buntdb's own loading of the

@@ -75,3 +75,50 @@ func Example() {
 	// user/ann {"age":34}
 	// 2 keys imported, 1 left, <nil>
 }
+
+// One key of an exported state, which may be far larger than memory: only the
+// end, a page or two of its sparse index and the block with the key are read.
+func ExampleOpenState() {
+	dir, err := os.MkdirTemp("", "kv")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	db, err := kv.Open(dir, kv.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer db.Close()
+	for _, name := range []string{"ann", "bob", "eve"} {
+		op := messages.PutOperation([]byte("user/"+name), []byte("hello "+name))
+		if _, err := db.Write(0, []messages.Operation{op}); err != nil {
+			panic(err)
+		}
+	}
+	view, err := db.OpenView(0)
+	if err != nil {
+		panic(err)
+	}
+	defer view.Close()
+	exported, err := io.ReadAll(view) // in a snapshot, as a rule
+	if err != nil {
+		panic(err)
+	}
+
+	state, err := kv.OpenState(bytes.NewReader(exported), int64(len(exported)))
+	if err != nil {
+		panic(err)
+	}
+	value, found, err := state.Get([]byte("user/bob"))
+	fmt.Printf("%s %t %v\n", value, found, err)
+	for pair, err := range state.Range([]byte("user/b"), nil) {
+		if err != nil {
+			panic(err)
+		}
+		fmt.Printf("%s\n", pair.Key)
+	}
+	// Output:
+	// hello bob true <nil>
+	// user/bob
+	// user/eve
+}

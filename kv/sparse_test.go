@@ -104,13 +104,15 @@ func TestLookupReadsLittle(t *testing.T) {
 		levels    int
 		mostRead  int64 // by one Get beside its value
 		mostIndex float64
+		// sum is the CRC32C of the index and the trailer: they do not change.
+		sum uint32
 	}{
-		{"1 GiB of values of 1 KiB", 1 << 20, "user/%012d", func(int) int { return kib }, 1 << 30, 2, 256 * kib, 0.0006},
-		{"1 GiB of values of 100 bytes and 16 KiB", 1 << 17, "user/%012d", func(i int) int { return 100 + i%2*16*kib }, 1 << 30, 2, 256 * kib, 0.0006},
-		{"100 GiB", 820_000, "user/%012d", func(int) int { return 128 * kib }, 100 << 30, 3, 384 * kib, 0.0006},
-		{"1 TiB", 1 << 19, "user/%012d", func(int) int { return 2 * mib }, 1 << 40, 3, 3 * mib, 0.0001},
-		{"long keys", 60_000, long + "%020d", func(i int) int { return 64 * kib }, 3 << 30, 6, 3 * mib, 0.003},
-		{"one pair", 1, "%d", func(int) int { return 0 }, 0, 1, 256, 20},
+		{"1 GiB of values of 1 KiB", 1 << 20, "user/%012d", func(int) int { return kib }, 1 << 30, 2, 256 * kib, 0.0006, 0x3efb5f9a},
+		{"1 GiB of values of 100 bytes and 16 KiB", 1 << 17, "user/%012d", func(i int) int { return 100 + i%2*16*kib }, 1 << 30, 2, 256 * kib, 0.0006, 0x952ea533},
+		{"100 GiB", 820_000, "user/%012d", func(int) int { return 128 * kib }, 100 << 30, 3, 384 * kib, 0.0006, 0x3c8d9f28},
+		{"1 TiB", 1 << 19, "user/%012d", func(int) int { return 2 * mib }, 1 << 40, 3, 3 * mib, 0.0001, 0xa5c707d2},
+		{"long keys", 60_000, long + "%020d", func(i int) int { return 64 * kib }, 3 << 30, 6, 3 * mib, 0.003, 0x1ae58222},
+		{"one pair", 1, "%d", func(int) int { return 0 }, 0, 1, 256, 20, 0x38cb8736},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v := newVirtualState(c.pairs, func(i int) string { return fmt.Sprintf(c.key, i) }, c.size)
@@ -124,11 +126,13 @@ func TestLookupReadsLittle(t *testing.T) {
 			if most := c.levels * 2 * maxPage; held > most {
 				t.Errorf("the index holds %d bytes, at most %d", held, most)
 			}
-			index := len(v.tail)
-			for i, p := range v.pages {
-				if i >= 0 {
-					index += len(p)
-				}
+			index, sum := len(v.tail), uint32(0)
+			for i := range c.pairs {
+				index += len(v.pages[i])
+				sum = crc32.Update(sum, castagnoli, v.pages[i])
+			}
+			if sum = crc32.Update(sum, castagnoli, v.tail); sum != c.sum {
+				t.Errorf("the format has changed: %#08x", sum)
 			}
 			ratio := float64(index) / max(1, float64(v.total()-int64(index)))
 			if ratio > c.mostIndex {
@@ -145,7 +149,7 @@ func TestLookupReadsLittle(t *testing.T) {
 				t.Errorf("%d pairs", got)
 			}
 			r := rand.New(rand.NewPCG(1, 2))
-			most, sum := int64(0), int64(0)
+			most, bytesRead := int64(0), int64(0)
 			const gets = 100
 			for n := range gets {
 				i := r.IntN(c.pairs)
@@ -160,14 +164,14 @@ func TestLookupReadsLittle(t *testing.T) {
 				if err != nil || !found || value == nil || !bytes.Equal(value, v.value(i)) {
 					t.Fatal(i, found, err)
 				}
-				most, sum = max(most, v.read-int64(v.size(i))), sum+v.read
+				most, bytesRead = max(most, v.read-int64(v.size(i))), bytesRead+v.read
 				v.read = 0
 				if _, found, err := s.Get([]byte(v.key(i) + "\x00")); found || err != nil {
 					t.Fatal(i, found, err)
 				}
 				most = max(most, v.read)
 			}
-			t.Logf("%d MiB, index %.4f %%, a Get reads %d KiB, at most %d KiB beside the value", v.total()>>20, 100*ratio, sum/gets>>10, most>>10)
+			t.Logf("%d MiB, index %.4f %%, a Get reads %d KiB, at most %d KiB beside the value", v.total()>>20, 100*ratio, bytesRead/gets>>10, most>>10)
 			if most > c.mostRead {
 				t.Errorf("one lookup has read %d bytes", most)
 			}

@@ -3,13 +3,19 @@ package kv_test
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/ballast-raft/ballast/kv"
 	"github.com/ballast-raft/ballast/messages"
 	"github.com/ballast-raft/ballast/messages/durable"
 )
@@ -128,47 +134,64 @@ func TestMalformedImport(t *testing.T) {
 		_, err = im.Finish()
 		return err
 	}
-	for i := range state {
-		if err := try(state[:i]); !errors.Is(err, messages.ErrMalformed) {
-			t.Fatalf("cut at %d: %v", i, err)
-		}
-		for bit := range 8 {
-			c := bytes.Clone(state)
-			c[i] ^= 1 << bit
-			if err := try(c); !errors.Is(err, messages.ErrMalformed) && !errors.Is(err, messages.ErrIncompatible) {
-				t.Fatalf("bit %d of byte %d: %v", bit, i, err)
-			}
-		}
-	}
-	head := append([]byte("BLSTKVST"), 1, 0, 0, 0)
 	rec := func(kind byte, k, v string) []byte {
 		b := binary.AppendUvarint([]byte{kind}, uint64(len(k)))
 		b = append(b, k...)
 		b = binary.AppendUvarint(b, uint64(len(v)))
 		return append(b, v...)
 	}
-	for name, tail := range map[string][]byte{
-		"after the end":     append(bytes.Clone(state[12:]), 0),
-		"not in order":      append(rec(2, "b", ""), rec(2, "a", "")...),
-		"twice":             append(rec(2, "b", ""), rec(2, "b", "")...),
-		"empty key":         rec(2, "", ""),
-		"unknown kind":      rec(9, "a", "a"),
-		"long key":          append([]byte{2}, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1),
-		"overlong varint":   append([]byte{2}, 0x81, 0x00, 'a', 0),
-		"endless varint":    append([]byte{2}, bytes.Repeat([]byte{0x80}, 12)...),
-		"long value":        append(rec(2, "a", "")[:3], 0xff, 0xff, 0xff, 0xff, 1),
-		"index after pair":  append(rec(2, "a", ""), rec(1, "x", `{"path":"p"}`)...),
-		"index: no json":    rec(1, "x", `path`),
-		"index: other json": rec(1, "x", `{"path": "p"}`),
-		"index: no path":    rec(1, "x", `{"path":""}`),
-		"index: bad path":   rec(1, "x", `{"path":"a*"}`),
-		"index: null":       rec(1, "x", `null`),
-		"not json":          append(rec(1, "x", `{"path":"p"}`), rec(2, "a", "x")...),
-	} {
-		b := append(bytes.Clone(head), tail...)
-		if err := try(b); !errors.Is(err, messages.ErrMalformed) {
-			t.Errorf("%s: %v", name, err)
+	for version, state := range map[byte][]byte{1: firstState(t), 2: state} {
+		for i := range state {
+			if err := try(state[:i]); !errors.Is(err, messages.ErrMalformed) {
+				t.Fatalf("version %d: cut at %d: %v", version, i, err)
+			}
+			for bit := range 8 {
+				c := bytes.Clone(state)
+				c[i] ^= 1 << bit
+				if err := try(c); !badState(err) {
+					t.Fatalf("version %d: bit %d of byte %d: %v", version, bit, i, err)
+				}
+			}
 		}
+		head := append([]byte("BLSTKVST"), version, 0, 0, 0)
+		for name, tail := range map[string][]byte{
+			"after the end":     append(bytes.Clone(state[12:]), 0),
+			"not in order":      append(rec(2, "b", ""), rec(2, "a", "")...),
+			"twice":             append(rec(2, "b", ""), rec(2, "b", "")...),
+			"empty key":         rec(2, "", ""),
+			"unknown kind":      rec(9, "a", "a"),
+			"long key":          append([]byte{2}, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1),
+			"overlong varint":   append([]byte{2}, 0x81, 0x00, 'a', 0),
+			"endless varint":    append([]byte{2}, bytes.Repeat([]byte{0x80}, 12)...),
+			"long value":        append(rec(2, "a", "")[:3], 0xff, 0xff, 0xff, 0xff, 1),
+			"long page":         {4, 0xff, 0xff, 0x03},
+			"index after pair":  append(rec(2, "a", ""), rec(1, "x", `{"path":"p"}`)...),
+			"index: no json":    rec(1, "x", `path`),
+			"index: other json": rec(1, "x", `{"path": "p"}`),
+			"index: no path":    rec(1, "x", `{"path":""}`),
+			"index: bad path":   rec(1, "x", `{"path":"a*"}`),
+			"index: null":       rec(1, "x", `null`),
+			"not json":          append(rec(1, "x", `{"path":"p"}`), rec(2, "a", "x")...),
+		} {
+			b := append(bytes.Clone(head), tail...)
+			if err := try(b); !errors.Is(err, messages.ErrMalformed) {
+				t.Errorf("version %d: %s: %v", version, name, err)
+			}
+		}
+	}
+	// A page where none belongs: version 1 has none, and in version 2 one that
+	// is not that of the pairs is damage.
+	page := append([]byte{4, 5, 0, 1, 'a', 12, 0}, 0, 0, 0, 0)
+	early := append(append([]byte("BLSTKVST"), 2, 0, 0, 0), append(page, rec(2, "a", "")...)...)
+	want(t, "an early page", try(early), messages.ErrCorrupt)
+	early[8] = 1
+	want(t, "a page in version 1", try(early), messages.ErrMalformed)
+	for _, version := range []byte{0, 3} {
+		later := bytes.Clone(state)
+		later[8] = version
+		want(t, "another version", try(later), messages.ErrIncompatible)
+		_, err := kv.OpenState(bytes.NewReader(later), int64(len(later)))
+		want(t, "another version", err, messages.ErrIncompatible)
 	}
 	if !bytes.Equal(export(t, db, 0), state) {
 		t.Error("the old state has changed")
@@ -176,4 +199,345 @@ func TestMalformedImport(t *testing.T) {
 	if n, err := filepath.Glob(filepath.Join(dir, "*"+durable.TempSuffix)); len(n) > 0 || err != nil {
 		t.Error(n, err)
 	}
+}
+
+// badState reports whether the error is one that bad bytes of a state cause.
+func badState(err error) bool {
+	return errors.Is(err, messages.ErrMalformed) || errors.Is(err, messages.ErrIncompatible) || errors.Is(err, messages.ErrCorrupt)
+}
+
+// firstState is a stream of version 1: the state of group 1 in TestFormat.
+func firstState(t testing.TB) []byte {
+	t.Helper()
+	return fileOf(t, "testdata", "state-1")
+}
+
+// answers is all that a State says; errors must be those of bad bytes.
+func answers(t testing.TB, s *kv.State, keys ...string) (defs []messages.IndexDefinition, pairs []messages.Pair, err error) {
+	t.Helper()
+	for _, key := range keys {
+		if _, _, e := s.Get([]byte(key)); e != nil {
+			err = errors.Join(err, e)
+		}
+	}
+	defs, e := s.Indexes()
+	err = errors.Join(err, e)
+	for p, e := range s.Range(nil, nil) {
+		if e != nil {
+			err = errors.Join(err, e)
+			break
+		}
+		pairs = append(pairs, p)
+	}
+	if err != nil && !badState(err) {
+		t.Fatal(err)
+	}
+	return defs, pairs, err
+}
+
+// A stream of version 1 is read and imported; its state is exported in the
+// latest version.
+func TestVersion1(t *testing.T) {
+	db := open(t, t.TempDir(), lazy)
+	first := firstState(t)
+	load(t, db, 1, 5, first)
+	second := export(t, db, 1)
+	golden := fileOf(t, "testdata", "format.txt")
+	if !strings.Contains(string(golden), hex.Dump(second)) {
+		t.Errorf("the imported state is not that of testdata/format.txt:\n%s", hex.Dump(second))
+	}
+	var of [2][]messages.Pair
+	for i, b := range [][]byte{first, second} {
+		s, err := kv.OpenState(bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Verify(); err != nil {
+			t.Fatal(err)
+		}
+		defs, pairs, err := answers(t, s)
+		if err != nil || !slices.Equal(defs, db.Indexes(1)) || len(pairs) != 6 {
+			t.Fatal(defs, len(pairs), err)
+		}
+		of[i] = pairs
+		bytes := int64(6*3 + 18 + 19 + 18 + 17 + 18 + 24)
+		if i == 0 {
+			bytes = -1
+		}
+		if got := s.Stats(); got != (kv.StateStats{Version: i + 1, Pairs: 6, Bytes: bytes}) {
+			t.Error(got)
+		}
+		value, found, err := s.Get([]byte("p\xff3"))
+		if err != nil || !found || string(value) != `{"a.b":{"c":1.5}}` {
+			t.Error(string(value), found, err)
+		}
+		for _, key := range []string{"a", "p\xff30", "q"} {
+			if _, found, err := s.Get([]byte(key)); found || err != nil {
+				t.Error(key, found, err)
+			}
+		}
+	}
+	if !reflect.DeepEqual(of[0], of[1]) {
+		t.Error("the two differ")
+	}
+}
+
+// Every cut and every bit flip is found by Verify, and nothing else goes wrong
+// before it.
+func TestDamagedState(t *testing.T) {
+	db := open(t, t.TempDir(), lazy)
+	mustWrite(t, db, 0, put("a", `{"v":1}`), put("b", ""), put("c", "x"))
+	mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Path: "v", Prefix: "a"}))
+	for version, state := range map[int][]byte{1: firstState(t), 2: export(t, db, 0)} {
+		check := func(what string, b []byte) {
+			s, err := kv.OpenState(bytes.NewReader(b), int64(len(b)))
+			if err == nil {
+				answers(t, s, "a", "b", "c", "p\xff2")
+				err = s.Verify()
+			}
+			if !badState(err) {
+				t.Fatalf("version %d: %s: %v", version, what, err)
+			}
+		}
+		for i := range state {
+			check(fmt.Sprint("cut at ", i), state[:i])
+			for bit := range 8 {
+				c := bytes.Clone(state)
+				c[i] ^= 1 << bit
+				check(fmt.Sprintf("bit %d of byte %d", bit, i), c)
+			}
+		}
+		check("one byte more", append(bytes.Clone(state), 0))
+		// A size that is not that of the bytes.
+		_, err := kv.OpenState(bytes.NewReader(state), int64(len(state)+1))
+		want(t, "a larger size", err, messages.ErrMalformed)
+		_, err = kv.OpenState(bytes.NewReader(state), -1)
+		want(t, "a negative size", err, messages.ErrMalformed)
+	}
+}
+
+// tree is a stream with a sparse index of two levels, by hand: pairs a and b, a
+// page, pair c, a page, the root.
+type tree struct {
+	first, second, root []byte
+	rootAt              uint64 // zero means where it is
+}
+
+const (
+	treePair       = 5          // bytes of each pair
+	treeA          = 12         // where pairs and pages are
+	treeFirst      = treeA + 10 // after two pairs
+	treeC          = treeFirst + treeLeaf
+	treeSecond     = treeC + treePair
+	treeRoot       = treeSecond + treeLeaf
+	treeLeaf       = 1 + 1 + 1 + 3 + 4
+	treeRootLength = treeLeaf + 3
+)
+
+// statePage is a page with good checksum: a level, then keys and offsets.
+func statePage(level byte, entries ...any) []byte {
+	content := []byte{level}
+	for i := 0; i < len(entries); i += 2 {
+		key := entries[i].(string)
+		content = append(binary.AppendUvarint(content, uint64(len(key))), key...)
+		content = binary.AppendUvarint(content, uint64(entries[i+1].(int)))
+	}
+	b := append(binary.AppendUvarint([]byte{4}, uint64(len(content))), content...)
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+}
+
+func newTree() tree {
+	return tree{first: statePage(0, "a", treeA), second: statePage(0, "c", treeC), root: statePage(1, "a", treeFirst, "c", treeSecond)}
+}
+
+func (tr tree) stream() []byte {
+	b := append([]byte("BLSTKVST"), 2, 0, 0, 0)
+	pair := func(key string) { b = append(b, 2, 1, key[0], 1, '=') }
+	pair("a")
+	pair("b")
+	b = append(b, tr.first...)
+	pair("c")
+	b = append(b, tr.second...)
+	root := tr.rootAt
+	if root == 0 {
+		root = uint64(len(b))
+	}
+	b = append(b, tr.root...)
+	end := uint64(len(b))
+	b = append(b, 3)
+	for _, n := range []uint64{3, 6, root, end} {
+		b = binary.LittleEndian.AppendUint64(b, n)
+	}
+	return reseal(append(b, make([]byte, 8)...))
+}
+
+// Pages whose checksums are good and which make no sense.
+func TestHostileTree(t *testing.T) {
+	get := func(tr tree) (found string, err error) {
+		b := tr.stream()
+		s, err := kv.OpenState(bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			return "", err
+		}
+		for _, key := range []string{"a", "b", "c", "d"} {
+			value, ok, e := s.Get([]byte(key))
+			if ok {
+				found += key + string(value)
+			}
+			err = errors.Join(err, e)
+		}
+		answers(t, s)
+		return found, err
+	}
+	good := newTree()
+	if found, err := get(good); err != nil || found != "a=b=c=" || len(good.first) != treeLeaf || len(good.root) != treeRootLength {
+		t.Fatal(found, err)
+	}
+	for name, spoil := range map[string]func(*tree){
+		"a child of the same level":     func(tr *tree) { tr.second = statePage(1, "c", treeFirst) },
+		"a child of a lower level":      func(tr *tree) { tr.root = statePage(2, "a", treeFirst, "c", treeSecond) },
+		"a level above all":             func(tr *tree) { tr.root = statePage(25, "a", treeFirst, "c", treeSecond) },
+		"a root that is its own child":  func(tr *tree) { tr.root = statePage(1, "a", treeFirst, "c", treeRoot) },
+		"a child in another place":      func(tr *tree) { tr.root = statePage(1, "a", treeFirst, "c", treeSecond+1) },
+		"a child that is a pair":        func(tr *tree) { tr.root = statePage(1, "a", treeFirst, "c", treeC) },
+		"a child in the header":         func(tr *tree) { tr.root = statePage(1, "a", 11, "c", treeSecond) },
+		"a child with another key":      func(tr *tree) { tr.root = statePage(1, "a", treeFirst, "b", treeSecond) },
+		"keys not in order":             func(tr *tree) { tr.root = statePage(1, "c", treeFirst, "a", treeSecond) },
+		"offsets not in order":          func(tr *tree) { tr.root = statePage(1, "a", treeSecond, "c", treeFirst) },
+		"an offset behind":              func(tr *tree) { tr.root = statePage(1, "a", treeFirst, "c", 1<<40) },
+		"an offset that has no sign":    func(tr *tree) { tr.root = statePage(1, "a", treeFirst, "c", -1) },
+		"no entries":                    func(tr *tree) { tr.root = statePage(1) },
+		"an empty key":                  func(tr *tree) { tr.root = statePage(1, "", treeFirst, "c", treeSecond) },
+		"a long key":                    func(tr *tree) { tr.root = statePage(1, strings.Repeat("a", messages.MaxKey+1), treeFirst) },
+		"a page of one byte":            func(tr *tree) { tr.root = append([]byte{4, 0}, statePage(1)[:4]...) },
+		"a block that is not a pair":    func(tr *tree) { tr.second = statePage(0, "c", treeC+1) },
+		"a block with another key":      func(tr *tree) { tr.second = statePage(0, "c", treeA) },
+		"a block that is in the header": func(tr *tree) { tr.first = statePage(0, "a", 2) },
+		"a root that is a pair":         func(tr *tree) { tr.rootAt = treeA },
+		"a root in the header":          func(tr *tree) { tr.rootAt = 3 },
+		"a root behind":                 func(tr *tree) { tr.rootAt = 1 << 40 },
+		"a root of no sign":             func(tr *tree) { tr.rootAt = 1<<64 - 1 },
+	} {
+		tr := newTree()
+		spoil(&tr)
+		if found, err := get(tr); !errors.Is(err, messages.ErrMalformed) {
+			t.Errorf("%s: %q, %v", name, found, err)
+		}
+	}
+	// Damage is told from nonsense.
+	tr := newTree()
+	tr.second[4] ^= 1
+	_, err := get(tr)
+	want(t, "a bit flip in a page", err, messages.ErrCorrupt)
+	if errors.Is(err, messages.ErrMalformed) {
+		t.Error(err)
+	}
+}
+
+// failingAt fails the n-th read.
+type failingAt struct {
+	io.ReaderAt
+	n   int
+	err error
+}
+
+func (f *failingAt) ReadAt(p []byte, off int64) (int, error) {
+	if f.n--; f.n == 0 {
+		return 0, f.err
+	}
+	return f.ReaderAt.ReadAt(p, off)
+}
+
+// What a State is read from says itself what is wrong with it.
+func TestStateReportsErrorsOfItsReader(t *testing.T) {
+	db := open(t, t.TempDir(), lazy)
+	big := strings.Repeat("x", 600_000)
+	mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Path: "v", Prefix: "j"}))
+	mustWrite(t, db, 0, put("a", big), put("b", big), put("c", "1"))
+	state := export(t, db, 0)
+	damage := &messages.CorruptError{Path: "some.snap", Offset: 7}
+	f := &failingAt{bytes.NewReader(state), 0, damage}
+	s, err := kv.OpenState(f, int64(len(state)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, do := range map[string]func() error{
+		"open":    func() error { _, err := kv.OpenState(f, int64(len(state))); return err },
+		"get":     func() error { _, _, err := s.Get([]byte("b")); return err },
+		"indexes": func() error { _, err := s.Indexes(); return err },
+		"verify":  s.Verify,
+		"range": func() (err error) {
+			for _, e := range s.Range(nil, nil) {
+				if err != nil {
+					t.Error("an error is not the last")
+				}
+				err = e
+			}
+			return err
+		},
+	} {
+		reads := 0
+		for {
+			f.n = reads + 1
+			err := do()
+			if f.n > 0 {
+				if err != nil {
+					t.Errorf("%s: %v", what, err)
+				}
+				break
+			}
+			var got *messages.CorruptError
+			if !errors.As(err, &got) || got != damage {
+				t.Fatalf("%s: read %d fails: %v", what, reads+1, err)
+			}
+			reads++
+		}
+		if reads == 0 {
+			t.Errorf("%s has read nothing", what)
+		}
+	}
+	f.n = 0
+	_, _, err = s.Get(nil)
+	want(t, "get without a key", err, messages.ErrInvalid)
+	_, _, err = s.Get(make([]byte, messages.MaxKey+1))
+	want(t, "get with a long key", err, messages.ErrTooLarge)
+	for _, err := range s.Range([]byte("b"), []byte("a")) {
+		want(t, "range", err, messages.ErrInvalid)
+	}
+}
+
+// A State serves several goroutines.
+func TestStateIsConcurrent(t *testing.T) {
+	db := open(t, memDir(t), lazy)
+	fill(t, db, 0, 2000, 500)
+	state := export(t, db, 0)
+	s, err := kv.OpenState(bytes.NewReader(state), int64(len(state)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pairs := scanAll(t, db, messages.Scan{})
+	var wg sync.WaitGroup
+	for n := range 4 {
+		wg.Go(func() {
+			for i := n; i < len(pairs); i += 7 {
+				value, found, err := s.Get(pairs[i].Key)
+				if err != nil || !found || !bytes.Equal(value, pairs[i].Value) {
+					t.Error(i, found, err)
+					return
+				}
+			}
+			i := n * 100
+			for p, err := range s.Range(pairs[i].Key, nil) {
+				if err != nil || !bytes.Equal(p.Key, pairs[i].Key) || !bytes.Equal(p.Value, pairs[i].Value) {
+					t.Error(i, err)
+					return
+				}
+				i++
+			}
+			if i != len(pairs) {
+				t.Error(i)
+			}
+		})
+	}
+	wg.Wait()
 }
