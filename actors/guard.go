@@ -268,9 +268,11 @@ func (h *Host) down(err error, lost bool) {
 	if h.state == messages.StateStopped {
 		return
 	}
-	if h.closing { // Close has panicked; there is nothing left to rebuild
+	if h.closing {
+		// Close has panicked, or something beside it has. There is nothing left
+		// to rebuild, but the end comes when Close is over, and not before.
 		h.Event(messages.ActorFailed{Actor: h.box.pid.ID, Err: err})
-		h.finish()
+		h.finishAfter(nil)
 		return
 	}
 	old := h.behavior

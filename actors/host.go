@@ -293,9 +293,5 @@ func (h *Host) Event(e any) { h.engine.BroadcastEvent(e) }
 // being closed it only tells of err: there is nothing to rebuild, and the end
 // waits for Close.
 func (h *Host) Fail(err error) {
-	if h.closing {
-		h.Event(messages.ActorFailed{Actor: h.box.pid.ID, Err: err})
-		return
-	}
 	h.fail(err)
 }

@@ -510,11 +510,16 @@ func (b *logBehavior) maintain() {
 	b.maintaining = true
 	b.host.Run(logCareLane, func() func() {
 		sync, err := b.store.Maintain()
+		damage := b.store.Damaged()
 		return func() {
 			b.maintaining = false
+			b.tell(damage)
 			if err != nil && b.store.Poisoned() {
 				b.fail(err)
 				return
+			}
+			if err != nil && !errors.Is(err, messages.ErrStopped) {
+				b.host.Event(messages.MaintenanceDelayed{Actor: b.host.PID().ID, Err: err})
 			}
 			if b.wanted = b.wanted || sync; b.wanted {
 				b.commit()
@@ -531,9 +536,7 @@ func (b *logBehavior) scrub() {
 	b.host.Run(logCareLane, func() func() {
 		read, damage, err := b.store.Scrub()
 		return func() {
-			for _, d := range damage {
-				b.host.Event(messages.DamageFound{Actor: b.host.PID().ID, Group: d.Group, Index: d.Index, Err: d.Err})
-			}
+			b.tell(damage)
 			wait := b.cfg.Scrub.Pause
 			if err == nil && read > 0 {
 				wait = time.Duration(float64(read) / float64(b.cfg.Scrub.BytesPerSecond) * float64(time.Second))
@@ -541,6 +544,18 @@ func (b *logBehavior) scrub() {
 			b.host.After(wait, b.scrub)
 		}
 	})
+}
+
+func (b *logBehavior) tell(damage []raftlog.Damage) {
+	if len(damage) == 0 {
+		return
+	}
+	b.log.mu.Lock()
+	b.log.stats.Damage += uint64(len(damage))
+	b.log.mu.Unlock()
+	for _, d := range damage {
+		b.host.Event(messages.DamageFound{Actor: b.host.PID().ID, Group: d.Group, Index: d.Index, Err: d.Err})
+	}
 }
 
 // dropped sorts out what a full disk has dropped: the first changes of those

@@ -73,10 +73,44 @@
 // store: the same state has the same bytes. Integers are little-endian, lengths
 // are minimal unsigned varints.
 //
-//	magic "BLSTKVST", version, 4 bytes: 1
+//	magic "BLSTKVST", version, 4 bytes: 2
 //	01 len name len definition     for each index, sorted by name
 //	02 len key len value           for each pair, sorted by key
-//	03 number of pairs, 8 bytes, CRC32C of all bytes before, 4 bytes
+//	04 len contents CRC32C         a page of the sparse index, between pairs
+//	03 trailer                     the last 41 bytes
+//
+// The pairs are in blocks. A block is 64 KiB long, or 512 times the key of its
+// entry if that is more, and as much longer as its last pair needs. For each
+// block the sparse index has an entry: a key, which is the shortest that is
+// above all keys before the block and begins the first key in it, and the
+// offset of the block. Entries are gathered in pages; one that has reached 16 KiB
+// is put out before the next block, and gets an entry with its first key and its
+// offset in a page of the level above, which is put out in the same way, after
+// it. After the last pair come the unfinished pages from the lowest level
+// upwards; the last one is the root.
+//
+// Contents of a page, whose CRC32C covers the whole record before it:
+//
+//	level, 1 byte: 0 if the entries are blocks, else that of the pages plus 1
+//	for each entry: len key, offset as a varint
+//
+// Trailer:
+//
+//	0   03
+//	1   number of pairs, 8 bytes
+//	9   length of keys and values, 8 bytes
+//	17  offset of the root, or zero without pairs, 8 bytes
+//	25  offset of the trailer, 8 bytes
+//	33  CRC32C of all bytes before, 4 bytes
+//	37  CRC32C of the trailer before, 4 bytes
+//
+// Version 1 has no pages, and "03 number of pairs, 8 bytes, CRC32C of all bytes
+// before, 4 bytes" at the end. It is still read.
+//
+// An Import verifies everything, and that the sparse index is that of the pairs.
+// A State reads keys and ranges at random; it verifies the trailer and the pages
+// that it reads, but pairs have no checksum but that of the stream. The content
+// of a snapshot is covered by the checksums of the snapshot's own blocks.
 //
 // The applied index and term are not in it: they belong to the snapshot.
 //

@@ -151,23 +151,30 @@ func openState(t testing.TB, b []byte) *kv.State {
 // reseal makes the checksums of the last page and of the trailer good, so that
 // what lies behind them is reached.
 func reseal(b []byte) []byte {
-	const trailer = 41
-	if len(b) < 12+trailer || b[8] != 2 {
+	if len(b) < 12+trailerBytes || b[8] != 2 {
 		return b
 	}
 	le, table := binary.LittleEndian, crc32.MakeTable(crc32.Castagnoli)
 	b = bytes.Clone(b)
-	end := len(b) - trailer
+	end := len(b) - trailerBytes
 	if root := int(le.Uint32(b[end+17:])); root >= 12 && root < end-4 {
 		n, w := binary.Uvarint(b[root+1 : end])
 		if stop := root + 1 + w + int(n&0xffff); w > 0 && stop <= end-4 {
 			le.PutUint32(b[stop:], crc32.Checksum(b[root:stop], table))
 		}
 	}
-	le.PutUint32(b[len(b)-8:], crc32.Checksum(b[:len(b)-8], table))
-	le.PutUint32(b[len(b)-4:], crc32.Checksum(b[end:len(b)-4], table))
+	sealTrailer(b)
 	return b
 }
+
+// sealTrailer makes the checksums of the stream and of its trailer good.
+func sealTrailer(b []byte) {
+	le, table := binary.LittleEndian, crc32.MakeTable(crc32.Castagnoli)
+	le.PutUint32(b[len(b)-8:], crc32.Checksum(b[:len(b)-8], table))
+	le.PutUint32(b[len(b)-4:], crc32.Checksum(b[len(b)-trailerBytes:len(b)-4], table))
+}
+
+const trailerBytes = 41
 
 // A State of any bytes: errors that say so, or, if Verify finds nothing, what
 // is in it.

@@ -90,8 +90,10 @@ func (s *DB) BeginImport(group, index, term uint64) (Import, error) {
 // Write takes the next piece of the state stream, of any size. After an error
 // the import is given up and the old data stays.
 //
-// Errors: ErrMalformed, ErrIncompatible (a later version of the stream),
-// ErrDiskFull, ErrNotFound (the import is over).
+// Errors: ErrMalformed, ErrCorrupt (the trailer fails its checksum, or the
+// sparse index is not that of the pairs; the offset is one in the stream),
+// ErrIncompatible (a later version of the stream), ErrDiskFull, ErrNotFound (the
+// import is over).
 func (im *importer) Write(p []byte) (n int, err error) {
 	im.mu.Lock()
 	defer im.mu.Unlock()

@@ -160,8 +160,8 @@ func (s *State) load(off, limit int64) (p loadedPage, err error) {
 		return p, damagedState(uint64(off), "a page of the sparse index fails its checksum")
 	}
 	p = loadedPage{off: off, level: int(b[1+w]), entries: b[2+w : sum]}
-	if p.level > maxLevel || len(p.entries) == 0 {
-		return p, malformed("the page at %d is of level %d with %d bytes", off, p.level, len(p.entries))
+	if len(p.entries) == 0 {
+		return p, malformed("the page at %d has no entries", off)
 	}
 	last, lastOff := []byte(nil), int64(stateHead)-1
 	for e := (entries{rest: p.entries}); ; last, lastOff = e.key, e.off {

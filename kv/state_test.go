@@ -373,11 +373,11 @@ func (tr tree) stream() []byte {
 
 // Pages whose checksums are good and which make no sense.
 func TestHostileTree(t *testing.T) {
-	get := func(tr tree) (found string, err error) {
+	get := func(tr tree) (found string, opened bool, err error) {
 		b := tr.stream()
 		s, err := kv.OpenState(bytes.NewReader(b), int64(len(b)))
 		if err != nil {
-			return "", err
+			return "", false, err
 		}
 		for _, key := range []string{"a", "b", "c", "d"} {
 			value, ok, e := s.Get([]byte(key))
@@ -387,50 +387,148 @@ func TestHostileTree(t *testing.T) {
 			err = errors.Join(err, e)
 		}
 		answers(t, s)
-		return found, err
+		return found, true, err
 	}
 	good := newTree()
-	if found, err := get(good); err != nil || found != "a=b=c=" || len(good.first) != treeLeaf || len(good.root) != treeRootLength {
+	if found, _, err := get(good); err != nil || found != "a=b=c=" || len(good.first) != treeLeaf || len(good.root) != treeRootLength {
 		t.Fatal(found, err)
 	}
 	for name, spoil := range map[string]func(*tree){
-		"a child of the same level":     func(tr *tree) { tr.second = statePage(1, "c", treeFirst) },
-		"a child of a lower level":      func(tr *tree) { tr.root = statePage(2, "a", treeFirst, "c", treeSecond) },
-		"a level above all":             func(tr *tree) { tr.root = statePage(25, "a", treeFirst, "c", treeSecond) },
-		"a root that is its own child":  func(tr *tree) { tr.root = statePage(1, "a", treeFirst, "c", treeRoot) },
-		"a child in another place":      func(tr *tree) { tr.root = statePage(1, "a", treeFirst, "c", treeSecond+1) },
-		"a child that is a pair":        func(tr *tree) { tr.root = statePage(1, "a", treeFirst, "c", treeC) },
-		"a child in the header":         func(tr *tree) { tr.root = statePage(1, "a", 11, "c", treeSecond) },
-		"a child with another key":      func(tr *tree) { tr.root = statePage(1, "a", treeFirst, "b", treeSecond) },
-		"keys not in order":             func(tr *tree) { tr.root = statePage(1, "c", treeFirst, "a", treeSecond) },
-		"offsets not in order":          func(tr *tree) { tr.root = statePage(1, "a", treeSecond, "c", treeFirst) },
-		"an offset behind":              func(tr *tree) { tr.root = statePage(1, "a", treeFirst, "c", 1<<40) },
-		"an offset that has no sign":    func(tr *tree) { tr.root = statePage(1, "a", treeFirst, "c", -1) },
-		"no entries":                    func(tr *tree) { tr.root = statePage(1) },
-		"an empty key":                  func(tr *tree) { tr.root = statePage(1, "", treeFirst, "c", treeSecond) },
-		"a long key":                    func(tr *tree) { tr.root = statePage(1, strings.Repeat("a", messages.MaxKey+1), treeFirst) },
-		"a page of one byte":            func(tr *tree) { tr.root = append([]byte{4, 0}, statePage(1)[:4]...) },
-		"a block that is not a pair":    func(tr *tree) { tr.second = statePage(0, "c", treeC+1) },
-		"a block with another key":      func(tr *tree) { tr.second = statePage(0, "c", treeA) },
-		"a block that is in the header": func(tr *tree) { tr.first = statePage(0, "a", 2) },
-		"a root that is a pair":         func(tr *tree) { tr.rootAt = treeA },
-		"a root in the header":          func(tr *tree) { tr.rootAt = 3 },
-		"a root behind":                 func(tr *tree) { tr.rootAt = 1 << 40 },
-		"a root of no sign":             func(tr *tree) { tr.rootAt = 1<<64 - 1 },
+		"a child of the same level":        func(tr *tree) { tr.second = statePage(1, "c", treeFirst) },
+		"a child of a lower level":         func(tr *tree) { tr.root = statePage(2, "a", treeFirst, "c", treeSecond) },
+		"a level above all":                func(tr *tree) { tr.root = statePage(25, "a", treeFirst, "c", treeSecond) },
+		"root: its own child":              func(tr *tree) { tr.root = statePage(1, "a", treeFirst, "c", treeRoot) },
+		"a child in another place":         func(tr *tree) { tr.root = statePage(1, "a", treeFirst, "c", treeSecond+1) },
+		"a child that is a pair":           func(tr *tree) { tr.root = statePage(1, "a", treeFirst, "c", treeC) },
+		"root: a child in the header":      func(tr *tree) { tr.root = statePage(1, "a", 11, "c", treeSecond) },
+		"a child with another key":         func(tr *tree) { tr.root = statePage(1, "a", treeFirst, "b", treeSecond) },
+		"root: keys not in order":          func(tr *tree) { tr.root = statePage(1, "c", treeFirst, "a", treeSecond) },
+		"root: offsets not in order":       func(tr *tree) { tr.root = statePage(1, "a", treeSecond, "c", treeFirst) },
+		"root: an offset behind":           func(tr *tree) { tr.root = statePage(1, "a", treeFirst, "c", 1<<40) },
+		"root: an offset that has no sign": func(tr *tree) { tr.root = statePage(1, "a", treeFirst, "c", -1) },
+		"root: no entries":                 func(tr *tree) { tr.root = statePage(1) },
+		"root: an empty key":               func(tr *tree) { tr.root = statePage(1, "", treeFirst, "c", treeSecond) },
+		"root: a long key":                 func(tr *tree) { tr.root = statePage(1, strings.Repeat("a", messages.MaxKey+1), treeFirst) },
+		"root: a page of one byte":         func(tr *tree) { tr.root = append([]byte{4, 0}, statePage(1)[:4]...) },
+		"a block that is not a pair":       func(tr *tree) { tr.second = statePage(0, "c", treeC+1) },
+		"a block with another key":         func(tr *tree) { tr.second = statePage(0, "c", treeA) },
+		"a block that is in the header":    func(tr *tree) { tr.first = statePage(0, "a", 2) },
+		"root: that is a pair":             func(tr *tree) { tr.rootAt = treeA },
+		"root: in the header":              func(tr *tree) { tr.rootAt = 3 },
+		"root: behind":                     func(tr *tree) { tr.rootAt = 1 << 40 },
+		"root: of no sign":                 func(tr *tree) { tr.rootAt = 1<<64 - 1 },
 	} {
 		tr := newTree()
 		spoil(&tr)
-		if found, err := get(tr); !errors.Is(err, messages.ErrMalformed) {
-			t.Errorf("%s: %q, %v", name, found, err)
+		found, opened, err := get(tr)
+		if !errors.Is(err, messages.ErrMalformed) || opened == strings.HasPrefix(name, "root: ") {
+			t.Errorf("%s: %q, opened %t, %v", name, found, opened, err)
 		}
 	}
 	// Damage is told from nonsense.
 	tr := newTree()
 	tr.second[4] ^= 1
-	_, err := get(tr)
+	_, _, err := get(tr)
 	want(t, "a bit flip in a page", err, messages.ErrCorrupt)
 	if errors.Is(err, messages.ErrMalformed) {
 		t.Error(err)
+	}
+}
+
+// Records that do not fit together, where a lookup has no checksum to tell it.
+func TestRecordsThatDoNotFit(t *testing.T) {
+	for name, c := range map[string]struct {
+		at    int
+		value byte
+		get   string
+	}{
+		"a value that reaches into a page":      {treeA + treePair + 3, 2, "b"},
+		"a value that reaches beyond the end":   {treeC + 3, 100, "c"},
+		"a value with a long length":            {treeC + 3, 0xff, "c"},
+		"a key that reaches beyond the block":   {treeC + 1, 100, "c"},
+		"a key twice":                           {treeA + treePair + 2, 'a', "b"},
+		"root: an empty key":                    {treeA + treePair + 1, 0, "b"},
+		"a page that reaches beyond the end":    {treeSecond + 1, 100, ""},
+		"a page with a length over the maximum": {treeFirst + 1, 0xff, ""},
+		"a record of no kind":                   {treeA + treePair, 7, "b"},
+		"a definition after a pair":             {treeA + treePair, 1, "b"},
+		"an end record before the end":          {treeA + treePair, 3, "b"},
+	} {
+		b := newTree().stream()
+		b[c.at] = c.value
+		s := openState(t, b)
+		if c.get != "" {
+			value, _, err := s.Get([]byte(c.get))
+			if !errors.Is(err, messages.ErrMalformed) {
+				t.Errorf("%s: get %q, %v", name, value, err)
+			}
+		}
+		if _, pairs, err := answers(t, s); !errors.Is(err, messages.ErrMalformed) {
+			t.Errorf("%s: a range of %d pairs, %v", name, len(pairs), err)
+		}
+	}
+	// Definitions.
+	for _, names := range []string{"xy", "yx", "xx"} {
+		b := append([]byte("BLSTKVST"), 2, 0, 0, 0)
+		for _, name := range names {
+			b = append(b, 1, 1, byte(name), 12)
+			b = append(b, `{"path":"p"}`...)
+		}
+		end := len(b)
+		b = append(b, 3)
+		b = append(b, make([]byte, trailerBytes-1)...)
+		binary.LittleEndian.PutUint64(b[end+25:], uint64(end))
+		sealTrailer(b)
+		s := openState(t, b)
+		defs, err := s.Indexes()
+		if names == "xy" {
+			if err != nil || len(defs) != 2 || s.Verify() != nil {
+				t.Errorf("%v, %v, %v", defs, err, s.Verify())
+			}
+			continue
+		}
+		want(t, "indexes", err, messages.ErrMalformed)
+	}
+}
+
+// A trailer whose checksum is good and which is not true.
+func TestTrailerMustBeTrue(t *testing.T) {
+	db := open(t, t.TempDir(), lazy)
+	mustWrite(t, db, 0, put("a", "1"), put("b", "2"))
+	state := export(t, db, 0)
+	const fields = trailerBytes - 1
+	for name, c := range map[string]struct {
+		at     int // of a field
+		target error
+	}{
+		"pairs": {0, messages.ErrMalformed}, "bytes": {8, messages.ErrMalformed},
+		"root": {16, messages.ErrCorrupt}, "offset": {24, messages.ErrMalformed},
+	} {
+		b := bytes.Clone(state)
+		b[len(b)-fields+c.at]--
+		sealTrailer(b)
+		im, err := db.BeginImport(1, 1, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = im.Write(b)
+		want(t, name, err, c.target)
+		s, err := kv.OpenState(bytes.NewReader(b), int64(len(b)))
+		if err == nil {
+			err = s.Verify()
+			want(t, name, err, c.target)
+		} else {
+			want(t, name, err, messages.ErrMalformed)
+		}
+	}
+	for _, n := range []uint64{1 << 40, 1<<64 - 1} { // more than the stream can hold
+		for _, at := range []int{0, 8} {
+			b := bytes.Clone(state)
+			binary.LittleEndian.PutUint64(b[len(b)-fields+at:], n)
+			sealTrailer(b)
+			_, err := kv.OpenState(bytes.NewReader(b), int64(len(b)))
+			want(t, "a large number", err, messages.ErrMalformed)
+		}
 	}
 }
 

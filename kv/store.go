@@ -58,7 +58,8 @@ type Store interface {
 
 // View is a group's data at one point in time. Read yields it in the export
 // format, sorted by key: the same state gives the same bytes. It never blocks
-// a writer for longer than one slice of the data takes.
+// a writer for longer than one slice of the data takes. OpenState reads single
+// keys out of what it yields.
 type View interface {
 	io.Reader
 	// Index and Term of the last entry that the view includes.

@@ -119,7 +119,7 @@ func TestViewExpiresBeyondItsLimit(t *testing.T) {
 	}
 	// Overwriting what was read already costs nothing.
 	fill(t, db, 0, 3000, 100)
-	if got, err := read(other); err != nil || len(got) != 12+13 {
+	if got, err := read(other); err != nil || len(got) != 12+trailerBytes {
 		t.Fatalf("%d bytes, %v", len(got), err)
 	}
 	expiring, err := db.OpenView(0)

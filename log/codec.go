@@ -34,6 +34,7 @@ const (
 	kindMask          = 0x07
 	flagGroup         = 0x08
 	flagHardState     = 0x10
+	flagDamaged       = 0x10 // relocated: the entries were damaged when they were copied
 	flagTerms         = 0x20 // append: the entries' terms differ
 	flagTyped         = 0x40 // append: some entry's type is not zero
 	flagRemoved       = 0x40 // stable: the name is removed
@@ -49,7 +50,7 @@ var legalFlags = [8]byte{
 	kindReset:          flagGroup,
 	kindStable:         flagGroup | flagRemoved,
 	kindCheckpoint:     0,
-	kindRelocated:      flagGroup | flagTerms | flagTyped,
+	kindRelocated:      flagGroup | flagDamaged | flagTerms | flagTyped,
 }
 
 const (
@@ -88,7 +89,7 @@ type entryRef struct {
 	term uint64
 	off  uint32 // of the data, from the start of the record
 	size uint32
-	crc  uint32 // CRC32C of the data
+	crc  uint32 // CRC32C of the data; its complement if the data is damaged
 	typ  uint8
 }
 
@@ -109,6 +110,7 @@ type change struct {
 	durableBefore bool
 	hasHard       bool
 	removed       bool
+	damaged       bool
 	group         uint64
 	hard          messages.HardState
 	// index is the first entry's, or that of a truncation or a reset; term the
@@ -140,6 +142,9 @@ func encodeRecord(dst []byte, c *change, entries []messages.Entry, refs []entryR
 	}
 	if c.removed {
 		flags |= flagRemoved
+	}
+	if c.damaged {
+		flags |= flagDamaged
 	}
 	for i := range entries {
 		if entries[i].Type != 0 {
@@ -173,7 +178,7 @@ func encodeRecord(dst []byte, c *change, entries []messages.Entry, refs []entryR
 			if flags&flagTerms != 0 && i > 0 {
 				dst = binary.AppendUvarint(dst, e.Term-entries[i-1].Term)
 			}
-			ref := entryRef{term: e.Term, size: uint32(len(e.Data)), crc: crc32.Checksum(e.Data, castagnoli), typ: e.Type}
+			ref := entryRef{term: e.Term, size: uint32(len(e.Data)), crc: c.checksum(e.Data), typ: e.Type}
 			if i < len(entries)-1 {
 				dst = binary.AppendUvarint(dst, uint64(ref.size))
 			}
@@ -211,6 +216,17 @@ func encodeRecord(dst []byte, c *change, entries []messages.Entry, refs []entryR
 		}
 	}
 	return dst, refs
+}
+
+// checksum is what the data of one of the entries must have when it is read
+// back. If it was damaged when it was copied, that is what it can never have, so
+// whoever reads it finds damage again.
+func (c *change) checksum(data []byte) uint32 {
+	crc := crc32.Checksum(data, castagnoli)
+	if c.damaged {
+		return ^crc
+	}
+	return crc
 }
 
 func appendHardState(dst []byte, hs messages.HardState) []byte {
@@ -322,7 +338,9 @@ func decodeRecord(rec []byte, refs []entryRef, sums bool) (c change, _ []entryRe
 	}
 	switch c.kind {
 	case kindAppend, kindRelocated:
-		if flags&flagHardState != 0 {
+		if c.kind == kindRelocated {
+			c.damaged = flags&flagDamaged != 0
+		} else if flags&flagHardState != 0 {
 			c.hasHard = true
 			c.hard = r.hardState()
 		}
@@ -370,7 +388,7 @@ func decodeRecord(rec []byte, refs []entryRef, sums bool) (c change, _ []entryRe
 			}
 			e.size = uint32(size)
 			if sums {
-				e.crc = crc32.Checksum(data, castagnoli)
+				e.crc = c.checksum(data)
 			}
 			refs = append(refs, e)
 		}

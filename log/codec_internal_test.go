@@ -53,6 +53,7 @@ func samples() []sample {
 				stableNames: []string{"a", "b"}, stableValues: [][]byte{{}, []byte("value")}},
 		}}, nil},
 		{"checkpoint-empty", change{kind: kindCheckpoint}, nil},
+		{"relocated-damaged", change{kind: kindRelocated, damaged: true, index: 300}, one},
 	}
 }
 
@@ -102,7 +103,7 @@ func TestGoldenRecords(t *testing.T) {
 		}
 		for k, ref := range got.entries {
 			e := s.entries[k]
-			if string(rec[ref.off:ref.off+ref.size]) != string(e.Data) || ref.size != uint32(len(e.Data)) || ref.crc != crc32.Checksum(e.Data, castagnoli) {
+			if string(rec[ref.off:ref.off+ref.size]) != string(e.Data) || ref.size != uint32(len(e.Data)) || (ref.crc == crc32.Checksum(e.Data, castagnoli)) == s.change.damaged {
 				t.Errorf("%s: entry %d at %+v", s.name, k, ref)
 			}
 		}

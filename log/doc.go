@@ -66,7 +66,9 @@
 //	5     stable          bit 6 removed                [group] name length, name, value up to the end
 //	6     checkpoint      (no group)                   count, group metadata*
 //	7     relocated       bits 5, 6 as for append      as append, without a hard state: entries
-//	                                                   that were copied here from an older segment
+//	                      bit 4 damaged                that were copied here from an older segment;
+//	                                                   if damaged, what was left of their bytes, and
+//	                                                   the CRC32C in their locators is complemented
 //
 //	entry           [type, 1 byte, if bit 6] [term minus the term before, if bit 5 and not the
 //	                first] [length, but for the last entry] data

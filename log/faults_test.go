@@ -14,54 +14,7 @@ import (
 
 	raftlog "github.com/ballast-raft/ballast/log"
 	"github.com/ballast-raft/ballast/messages"
-	"github.com/ballast-raft/ballast/messages/durable"
 )
-
-var errInjected = errors.New("injected failure")
-
-// faultyDisk fails one of the steps, counted from 1. Zero fails none.
-type faultyDisk struct {
-	durable.Disk
-	failAt int
-	steps  int
-	failed string
-}
-
-func (d *faultyDisk) step(what string) error {
-	if d.steps++; d.steps == d.failAt {
-		d.failed = what
-		return fmt.Errorf("%s: %w", what, errInjected)
-	}
-	return nil
-}
-
-func (d *faultyDisk) Sync(f *os.File) error {
-	if err := d.step("sync " + filepath.Base(f.Name())); err != nil {
-		return err
-	}
-	return d.Disk.Sync(f)
-}
-
-func (d *faultyDisk) SyncDir(dir string) error {
-	if err := d.step("sync directory " + filepath.Base(dir)); err != nil {
-		return err
-	}
-	return d.Disk.SyncDir(dir)
-}
-
-func (d *faultyDisk) Rename(from, to string) error {
-	if err := d.step("rename " + filepath.Base(to)); err != nil {
-		return err
-	}
-	return d.Disk.Rename(from, to)
-}
-
-func (d *faultyDisk) Remove(path string) error {
-	if err := d.step("remove " + filepath.Base(path)); err != nil {
-		return err
-	}
-	return d.Disk.Remove(path)
-}
 
 // TestDiskFailure fails every step that a log takes through its Disk, one run
 // for each: while it is made, while it appends, rolls, compacts and
@@ -94,9 +47,9 @@ func TestDiskFailure(t *testing.T) {
 		return nil
 	}
 	options := raftlog.Options{SegmentBytes: 256}
-	count := &faultyDisk{Disk: durable.OS}
+	count := &faults{}
 	o := options
-	o.Disk = count
+	o.Disk = count.disk()
 	dir := memory(t)
 	w := mustOpen(t, dir, o)
 	opened := count.steps
@@ -112,9 +65,9 @@ func TestDiskFailure(t *testing.T) {
 	seen := map[string]bool{}
 	for n := 1; n <= count.steps; n++ {
 		dir := memory(t)
-		d := &faultyDisk{Disk: durable.OS, failAt: n}
+		d := &faults{failAt: n}
 		o := options
-		o.Disk = d
+		o.Disk = d.disk()
 		acked = 0
 		w, err := raftlog.Open(dir, o)
 		if n <= opened {
@@ -208,8 +161,8 @@ func TestOpenRewritesUnconfirmed(t *testing.T) {
 		if err := os.Chtimes(segment, past, past); err != nil {
 			t.Fatal(err)
 		}
-		d := &faultyDisk{Disk: durable.OS}
-		w := mustOpen(t, dir, raftlog.Options{Disk: d})
+		d := &faults{}
+		w := mustOpen(t, dir, raftlog.Options{Disk: d.disk()})
 		syncs = d.steps
 		if b := w.Bounds(0); b.Last != 2 {
 			t.Fatalf("%+v", b)

@@ -17,6 +17,9 @@ type fold struct {
 	// near is the Raft index that was appended last, to say what damage is
 	// near to.
 	near uint64
+	// damaged: there are entries that were damaged when they were moved here.
+	// Known only where the records were read.
+	damaged bool
 }
 
 // groupFold is what the records of one segment do to one group.
@@ -84,6 +87,7 @@ func (f *fold) add(c *change, body uint32) error {
 		g.hasLast, g.last = true, c.last()
 		f.near = g.last
 	case kindRelocated:
+		f.damaged = f.damaged || c.damaged
 		s := &stretch{base: c.index}
 		s.add(c, body)
 		g.moved = append(g.moved, s)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"sort"
@@ -21,6 +22,9 @@ func TestMain(m *testing.M) {
 	}
 	if dir := os.Getenv(limitDir); dir != "" {
 		appendUpToLimit(dir)
+	}
+	if dir := os.Getenv(descriptorsDir); dir != "" {
+		appendWithoutDescriptors(dir)
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -96,9 +100,13 @@ func wantErr(t testing.TB, what string, err, want error) {
 // stableNames are the names that the tests give to stable values.
 var stableNames = []string{"a", "b"}
 
-// describe lists everything that can be read of a log.
-func describe(w *raftlog.WAL) (string, error) {
-	text, damaged, err := survey(w)
+// describe lists everything that can be read of a log, in short.
+func describe(w *raftlog.WAL) (string, error) { return undamaged(surveyTo(w, 40)) }
+
+// fullState is describe with all of the data.
+func fullState(w *raftlog.WAL) (string, error) { return undamaged(surveyTo(w, math.MaxInt)) }
+
+func undamaged(text string, damaged []*messages.CorruptError, err error) (string, error) {
 	if err == nil && len(damaged) > 0 {
 		err = damaged[0]
 	}
@@ -108,11 +116,31 @@ func describe(w *raftlog.WAL) (string, error) {
 // survey is describe for a log with damage: the line of an entry that cannot be
 // read for that ends in damagedEntry.
 func survey(w *raftlog.WAL) (text string, damaged []*messages.CorruptError, err error) {
+	return surveyTo(w, 40)
+}
+
+func groupLine(id uint64, b messages.LogBounds) string {
+	return fmt.Sprintf("group %d: %d to %d, terms %d to %d, hard state %v\n", id, b.First, b.Last, b.PrevTerm, b.LastTerm, b.HardState)
+}
+
+// entryLine shows so much of the data.
+func entryLine(e messages.Entry, width int) string {
+	data := string(e.Data)
+	if len(data) > width {
+		data = fmt.Sprintf("%s…(%d)", data[:width], len(data))
+	}
+	return fmt.Sprintf("  %d/%d type %d %q\n", e.Index, e.Term, e.Type, data)
+}
+
+func stableLine(id uint64, name string, value []byte) string {
+	return fmt.Sprintf("group %d: %s = %q\n", id, name, value)
+}
+
+func surveyTo(w *raftlog.WAL, width int) (text string, damaged []*messages.CorruptError, err error) {
 	var b bytes.Buffer
 	for _, g := range w.Groups() {
 		bounds := w.Bounds(g)
-		fmt.Fprintf(&b, "group %d: %d to %d, terms %d to %d, hard state %v\n", g, bounds.First, bounds.Last,
-			bounds.PrevTerm, bounds.LastTerm, bounds.HardState)
+		b.WriteString(groupLine(g, bounds))
 		var all []messages.Entry
 		before := len(damaged)
 		for i := bounds.First; i <= bounds.Last; i++ {
@@ -137,11 +165,7 @@ func survey(w *raftlog.WAL) (text string, damaged []*messages.CorruptError, err 
 				return "", nil, fmt.Errorf("entry %d of group %d is %d/%d, of term %d", i, g, e.Index, e.Term, term)
 			}
 			all = append(all, e)
-			data := string(e.Data)
-			if len(data) > 40 {
-				data = fmt.Sprintf("%s…(%d)", data[:40], len(data))
-			}
-			fmt.Fprintf(&b, "  %d/%d type %d %q\n", e.Index, e.Term, e.Type, data)
+			b.WriteString(entryLine(e, width))
 		}
 		entries, err := w.Entries(g, bounds.First, bounds.Last+1, 1<<30)
 		if len(damaged) > before {
@@ -166,7 +190,7 @@ func survey(w *raftlog.WAL) (text string, damaged []*messages.CorruptError, err 
 	for _, g := range w.Groups() {
 		for _, name := range stableNames {
 			if v, err := w.Stable(g, name); err == nil {
-				fmt.Fprintf(&b, "group %d: %s = %q\n", g, name, v)
+				b.WriteString(stableLine(g, name, v))
 			} else if !errors.Is(err, messages.ErrNotFound) {
 				return "", nil, err
 			}

@@ -41,6 +41,9 @@ type Report struct {
 	// Damage is why the next Open will fail: at most one for each segment,
 	// and at most one for the log as a whole. Empty if it will succeed.
 	Damage []*messages.CorruptError
+	// Lost are live entries that were damaged when they were relocated. The next
+	// Open succeeds, and reading them fails. 64 at most; empty if there is Damage.
+	Lost []Damage
 }
 
 // SegmentReport is one segment.
@@ -78,8 +81,10 @@ type RecordReport struct {
 	Path     string
 	// Offset of the record with its length, and the Size of both.
 	Offset, Size int64
-	Kind         string
-	Group        uint64
+	// Kind is the name of the record's kind, or "damaged": entries that were
+	// found damaged when they were relocated, with the bytes that were left.
+	Kind  string
+	Group uint64
 	// First and Last are Raft indexes: of an append's entries, or both that of
 	// a truncation or reset. Term is the first entry's or the one recorded.
 	First, Last, Term uint64
@@ -131,6 +136,7 @@ func InspectRecords(dir string, visit func(RecordReport)) (Report, error) {
 		return r, nil // without manifest and mark no record can be judged
 	}
 
+	var moved []movedDamage
 	see := func(i int, at uint64, offset int, c *change, rec []byte) {
 		size := uvarintLen(uint64(len(rec))) + len(rec)
 		seg := r.segment(s, i)
@@ -138,10 +144,14 @@ func InspectRecords(dir string, visit func(RecordReport)) (Report, error) {
 			seg.First = at
 		}
 		seg.Last, seg.Good = at, int64(offset+size)
-		seg.Kinds[c.kind.String()]++
+		seg.Kinds[c.kindName()]++
 		seg.Entries += int64(len(c.entries))
 		for k := range c.entries {
-			seg.PayloadBytes += int64(c.entries[k].size)
+			e := &c.entries[k]
+			seg.PayloadBytes += int64(e.size)
+			if c.damaged {
+				moved = append(moved, movedDamage{c.group, c.index + uint64(k), i, uint32(offset+size-len(rec)) + e.off})
+			}
 		}
 		if visit != nil {
 			visit(c.report(at, seg.Path, int64(offset), int64(size), rec))
@@ -176,6 +186,9 @@ func InspectRecords(dir string, visit func(RecordReport)) (Report, error) {
 			seg.Zeros = max(0, f.logSize-f.segment.size)
 		}
 	}
+	if err == nil {
+		r.Lost = s.stillDamaged(moved)
+	}
 	for _, f := range s.blank {
 		r.Prepared = append(r.Prepared, f.segment.dir)
 	}
@@ -198,6 +211,32 @@ func InspectRecords(dir string, visit func(RecordReport)) (Report, error) {
 		r.Groups = append(r.Groups, gr)
 	}
 	return r, nil
+}
+
+// movedDamage is where an entry lies that was damaged when it was moved.
+type movedDamage struct {
+	group, index uint64
+	segment      int
+	offset       uint32
+}
+
+// stillDamaged finds those that are live, and were not moved on.
+func (s *logScan) stillDamaged(moved []movedDamage) (lost []Damage) {
+	for _, m := range moved {
+		g := s.groups[m.group]
+		if len(lost) == maxDamage {
+			break
+		}
+		if g == nil || m.index < g.first || m.index > g.last {
+			continue
+		}
+		p, seg := g.at(m.index), s.found[m.segment].segment
+		if l := p.entries.locator(m.index); p.segment == seg && l.offset == m.offset {
+			f := found{locator: l, segment: seg, index: m.index}
+			lost = append(lost, Damage{m.group, m.index, f.damage(knownDamage)})
+		}
+	}
+	return lost
 }
 
 // segment returns the report of a segment, and begins those up to it.
@@ -258,8 +297,16 @@ func firstIndex(data []byte, least uint64, seed uint32) uint64 {
 	return least + uint64(low-uint32(least))
 }
 
+// kindName tells entries that were damaged when they were moved from others.
+func (c *change) kindName() string {
+	if c.damaged {
+		return "damaged"
+	}
+	return c.kind.String()
+}
+
 func (c *change) report(at uint64, path string, offset, size int64, rec []byte) RecordReport {
-	r := RecordReport{WALIndex: at, Path: path, Offset: offset, Size: size, Kind: c.kind.String(), Group: c.group,
+	r := RecordReport{WALIndex: at, Path: path, Offset: offset, Size: size, Kind: c.kindName(), Group: c.group,
 		First: c.index, Last: c.index, Term: c.term, Entries: len(c.entries), Name: c.name, DurableBefore: c.durableBefore, refs: c.entries, rec: rec}
 	if len(c.entries) > 0 {
 		r.Last = c.last()

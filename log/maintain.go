@@ -23,6 +23,7 @@ func (w *WAL) Maintain() (sync bool, err error) {
 	w.maintaining.Lock()
 	defer w.maintaining.Unlock()
 	w.due.Store(false)
+	w.postponed = nil
 	w.staging.Lock()
 	err = w.usable()
 	w.staging.Unlock()
@@ -35,13 +36,27 @@ func (w *WAL) Maintain() (sync bool, err error) {
 		}
 		return false, fmt.Errorf("log: maintain: %w", err)
 	}
+	if err := errors.Join(w.postponed...); err != nil {
+		return sync, fmt.Errorf("log: maintain, to be tried again: %w", err)
+	}
 	return sync, nil
+}
+
+// later has a step tried again at the next Maintain, if there was no descriptor
+// or no memory for it and nothing that is in use has changed. Otherwise it
+// returns the error. The caller holds maintaining.
+func (w *WAL) later(err error) error {
+	if !durable.Transient(err) {
+		return err
+	}
+	w.postponed = append(w.postponed, err)
+	return nil
 }
 
 // maintain does what is not on the way of an append, the most urgent first.
 // The caller holds maintaining.
 func (w *WAL) maintain() (sync bool, err error) {
-	if _, err := w.prepareNext(); err != nil {
+	if err := w.prepareNext(); err != nil {
 		return false, err
 	}
 	if err := w.raise(); err != nil {
@@ -55,7 +70,7 @@ func (w *WAL) maintain() (sync bool, err error) {
 	}
 	w.mend()
 	staged, err := w.relocate()
-	if err != nil {
+	if err := w.later(err); err != nil {
 		return false, err
 	}
 	return w.wantCheckpoint() || staged, nil
@@ -118,7 +133,13 @@ func (w *WAL) mend() {
 		if s.removed.Load() {
 			continue
 		}
-		f, got, err := s.refold(w.seed)
+		f, got, err := s.refold(w.seed, s.summary.records, s.summary.size)
+		if durable.Transient(err) {
+			w.handover.Lock()
+			w.stale = append(w.stale, s)
+			w.handover.Unlock()
+			continue
+		}
 		if err != nil || got.reason != "" {
 			continue // for who reads it, and for Scrub, to tell
 		}
@@ -177,6 +198,9 @@ func (w *WAL) raise() error {
 	if w.raiseLater = errors.Is(err, messages.ErrDiskFull); w.raiseLater {
 		return nil // the floor stays where it was, until the next Maintain
 	}
+	if w.raiseLater = durable.Transient(err); w.raiseLater {
+		return w.later(err)
+	}
 	if err != nil {
 		return err
 	}
@@ -201,13 +225,13 @@ func (w *WAL) remove() error {
 			return fmt.Errorf("remove segment: %w", err)
 		}
 		if err := removeSegment(w.disk, s.dir); err != nil {
-			return fmt.Errorf("remove segment: %w", durable.Wrap(err))
+			return w.later(fmt.Errorf("remove segment: %w", durable.Wrap(err)))
 		}
 	}
-	w.doomed = nil
 	if err := w.disk.SyncDir(w.walDir()); err != nil {
-		return fmt.Errorf("remove segment: %w", durable.Wrap(err))
+		return w.later(fmt.Errorf("remove segment: %w", durable.Wrap(err)))
 	}
+	w.doomed = nil
 	return w.retire() // closes what was removed before it was closed
 }
 

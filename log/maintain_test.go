@@ -13,24 +13,18 @@ import (
 
 	raftlog "github.com/ballast-raft/ballast/log"
 	"github.com/ballast-raft/ballast/messages"
-	"github.com/ballast-raft/ballast/messages/durable"
 )
-
-// hookDisk calls before ahead of each sync.
-type hookDisk struct {
-	durable.Disk
-	before func(path string)
-}
-
-func (d *hookDisk) Sync(f *os.File) error {
-	d.before(f.Name())
-	return d.Disk.Sync(f)
-}
 
 // The tail overflows while Maintain is still preparing the segment that
 // follows it: Sync must not prepare the same one.
 func TestSyncDuringPrepare(t *testing.T) {
-	d := &hookDisk{durable.OS, func(string) {}}
+	before := func(string) {}
+	d := stepDisk{func(what, path string) error {
+		if what == "sync" {
+			before(path)
+		}
+		return nil
+	}}
 	dir := memory(t)
 	w := mustOpen(t, dir, raftlog.Options{Disk: d, SegmentBytes: 100})
 	put(t, w, 0, 1, strings.Repeat("a", 500))
@@ -41,7 +35,7 @@ func TestSyncDuringPrepare(t *testing.T) {
 	done := make(chan error, 1)
 	hooked := false
 	next := filepath.Join(dir, "wal", "00000002")
-	d.before = func(path string) {
+	before = func(path string) {
 		if filepath.Dir(path) != next || hooked {
 			return
 		}
@@ -66,7 +60,7 @@ func TestSyncDuringPrepare(t *testing.T) {
 	if !hooked {
 		t.Error("nothing was prepared")
 	}
-	d.before = func(string) {}
+	before = func(string) {}
 	mustSync(t, w)
 	want := mustDescribe(t, w)
 	mustClose(t, w)
@@ -253,31 +247,24 @@ func TestSummaryRebuilt(t *testing.T) {
 	t.Logf("in closed segments: %v", kinds)
 }
 
-// fullManifest is a disk that has no room for another MANIFEST.
-type fullManifest struct {
-	durable.Disk
-	full bool
-}
-
-func (d *fullManifest) Rename(from, to string) error {
-	if d.full && filepath.Base(to) == "MANIFEST" {
-		return &os.PathError{Op: "rename", Path: to, Err: syscall.ENOSPC}
-	}
-	return d.Disk.Rename(from, to)
-}
-
 // When the manifest cannot be replaced nothing is removed, and one checkpoint
 // is enough: more would fill the disk by themselves. When it can, space comes
 // back.
 func TestManifestWithoutSpace(t *testing.T) {
-	d := &fullManifest{Disk: durable.OS}
+	full := false
+	d := stepDisk{func(what, path string) error {
+		if full && what == "rename" && filepath.Base(path) == "MANIFEST" {
+			return &os.PathError{Op: "rename", Path: path, Err: syscall.ENOSPC}
+		}
+		return nil
+	}}
 	dir := memory(t)
 	w := mustOpen(t, dir, raftlog.Options{Disk: d, SegmentBytes: 200})
 	for range 30 {
 		put(t, w, 0, 1, strings.Repeat("x", 100))
 		mustSync(t, w)
 	}
-	d.full = true
+	full = true
 	if _, err := w.TruncateBefore(0, 29); err != nil {
 		t.Fatal(err)
 	}
@@ -299,7 +286,7 @@ func TestManifestWithoutSpace(t *testing.T) {
 	if n := w.Durable() - before; n > 1 {
 		t.Errorf("%d checkpoints", n)
 	}
-	d.full = false
+	full = false
 	put(t, w, 0, 1, "y")
 	mustSync(t, w)
 	mustMaintain(t, w)

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	raftlog "github.com/ballast-raft/ballast/log"
@@ -389,4 +391,25 @@ func TestModel(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// state is what fullState says of a log that the model describes.
+func (m *model) state() string {
+	var b strings.Builder
+	ids := slices.Sorted(maps.Keys(m.groups))
+	for _, id := range ids {
+		g := m.groups[id]
+		b.WriteString(groupLine(id, messages.LogBounds{First: g.first(), Last: g.last(), PrevTerm: g.prevTerm, LastTerm: g.lastTerm(), HardState: g.hard}))
+		for _, e := range g.entries {
+			b.WriteString(entryLine(e, math.MaxInt))
+		}
+	}
+	for _, id := range ids {
+		for _, name := range stableNames {
+			if v, ok := m.groups[id].stable[name]; ok {
+				b.WriteString(stableLine(id, name, []byte(v)))
+			}
+		}
+	}
+	return b.String()
 }

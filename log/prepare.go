@@ -3,6 +3,7 @@ package log
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"github.com/ballast-raft/ballast/messages"
@@ -23,7 +24,13 @@ import (
 // growing file.
 func (w *WAL) prepare(ordinal uint32, fill int64) (t *writer, err error) {
 	dir := segmentDir(w.dir, uint64(ordinal))
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	err = os.Mkdir(dir, 0o755)
+	if errors.Is(err, fs.ErrExist) && w.unfinished == ordinal {
+		if err = removeSegment(w.disk, dir); err == nil {
+			err = os.Mkdir(dir, 0o755)
+		}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("prepare segment: %w", durable.Wrap(err))
 	}
 	defer func() {
@@ -31,7 +38,11 @@ func (w *WAL) prepare(ordinal uint32, fill int64) (t *writer, err error) {
 			if t != nil && t.engine != nil {
 				err = errors.Join(err, t.close(false))
 			}
-			err = fmt.Errorf("prepare segment: %w", errors.Join(durable.Wrap(err), removeSegment(w.disk, dir)))
+			removed := removeSegment(w.disk, dir)
+			if removed != nil { // without a descriptor it can be neither made nor removed
+				w.unfinished = ordinal
+			}
+			err = fmt.Errorf("prepare segment: %w", errors.Join(durable.Wrap(err), removed))
 			t = nil
 		}
 	}()
@@ -64,8 +75,8 @@ func (w *WAL) start(ordinal uint32, fill int64) (*writer, error) {
 }
 
 // prepareNext makes the segment that follows the tail, if there is none yet
-// and there is room for it.
-func (w *WAL) prepareNext() (did bool, err error) {
+// and there is room for it. If it cannot be made, the tail goes on growing.
+func (w *WAL) prepareNext() error {
 	w.preparing.Lock()
 	defer w.preparing.Unlock()
 	w.handover.Lock()
@@ -73,26 +84,26 @@ func (w *WAL) prepareNext() (did bool, err error) {
 	ordinal := w.tailOrdinal + 1
 	w.handover.Unlock()
 	if !need {
-		return false, nil
+		return nil
 	}
 	free, err := durable.Free(w.dir)
 	if err != nil {
-		return false, err
+		return err
 	}
 	if free < w.fillSize()+2*w.options.ReserveBytes {
-		return false, nil // the tail goes on growing
+		return nil
 	}
 	t, err := w.prepare(ordinal, w.fillSize())
 	if errors.Is(err, messages.ErrDiskFull) {
-		return false, nil
+		return nil
 	}
 	if err != nil {
-		return false, err
+		return w.later(err)
 	}
 	w.handover.Lock()
 	w.ready = t
 	w.handover.Unlock()
-	return true, nil
+	return nil
 }
 
 // reserveFrom is the mean batch from which blocks are set aside instead of being

@@ -13,7 +13,6 @@ import (
 
 	raftlog "github.com/ballast-raft/ballast/log"
 	"github.com/ballast-raft/ballast/messages"
-	"github.com/ballast-raft/ballast/messages/durable"
 	"pgregory.net/rapid"
 )
 
@@ -152,47 +151,6 @@ func TestModelOfMovedEntries(t *testing.T) {
 	}
 }
 
-// failOnce fails one step, and may be used by many at once.
-type failOnce struct {
-	durable.Disk
-	left atomic.Int64
-}
-
-func (d *failOnce) step() error {
-	if d.left.Add(-1) == 0 {
-		return errInjected
-	}
-	return nil
-}
-
-func (d *failOnce) Sync(f *os.File) error {
-	if err := d.step(); err != nil {
-		return err
-	}
-	return d.Disk.Sync(f)
-}
-
-func (d *failOnce) SyncDir(dir string) error {
-	if err := d.step(); err != nil {
-		return err
-	}
-	return d.Disk.SyncDir(dir)
-}
-
-func (d *failOnce) Rename(from, to string) error {
-	if err := d.step(); err != nil {
-		return err
-	}
-	return d.Disk.Rename(from, to)
-}
-
-func (d *failOnce) Remove(path string) error {
-	if err := d.step(); err != nil {
-		return err
-	}
-	return d.Disk.Remove(path)
-}
-
 // A log that fails, or is closed, in the midst of appends, maintenance, scrubs
 // and reads: nothing hangs, nothing acknowledged is lost, no descriptor stays
 // open.
@@ -202,8 +160,8 @@ func TestFailureBesideEverything(t *testing.T) {
 	poisoned := 0
 	for i := range 60 {
 		dir := memory(t)
-		d := &failOnce{Disk: durable.OS}
-		o := raftlog.Options{SegmentBytes: 150, MaxOpenFiles: 2, Disk: d}
+		var d failOnce
+		o := raftlog.Options{SegmentBytes: 150, MaxOpenFiles: 2, Disk: d.disk()}
 		w := mustOpen(t, dir, o)
 		put(t, w, 9, 1, "lagging", "", "entries")
 		mustSync(t, w)
@@ -342,10 +300,10 @@ func TestDescriptors(t *testing.T) {
 			}
 		}
 		mustClose(t, w)
-		d := &failOnce{Disk: durable.OS}
+		var d failOnce
 		if d.left.Store(int64(1 + i%12)); i%4 == 0 {
 			o := o
-			o.Disk = d
+			o.Disk = d.disk()
 			if w, err := raftlog.Open(dir, o); err == nil {
 				mustClose(t, w)
 			} else if !errors.Is(err, errInjected) {

@@ -157,7 +157,7 @@ func (w *WAL) readRange(group, from, to uint64, maxBytes int) ([]messages.Entry,
 			d := data[o : o+int64(l.size) : o+int64(l.size)]
 			if crc32.Checksum(d, castagnoli) != l.crc {
 				f.locator, f.index = l, part[i].Index
-				return nil, f.damage("bad checksum", nil)
+				return nil, f.verify(d)
 			}
 			if packed != nil {
 				packed = append(packed, d...)
@@ -287,9 +287,9 @@ func (w *WAL) load(s *segment) error {
 	return nil
 }
 
-// refold reads the records of a closed segment.
-func (s *segment) refold(seed uint32) (*fold, scanned, error) {
-	size := s.summary.size
+// refold reads the records of a complete segment: how many, and how many bytes
+// of them.
+func (s *segment) refold(seed uint32, records uint64, size int64) (*fold, scanned, error) {
 	data, err := readFile(nil, s.logPath(), size)
 	if err != nil {
 		return nil, scanned{}, err
@@ -304,7 +304,7 @@ func (s *segment) refold(seed uint32) (*fold, scanned, error) {
 		refs = r
 		return f.add(&c, uint32(body))
 	})
-	if got.reason == "" && (int64(got.end) != size || got.next != s.first+s.summary.records) {
+	if got.reason == "" && (int64(got.end) != size || got.next != s.first+records) {
 		got.reason = "records are missing"
 	}
 	return f, got, nil
@@ -312,7 +312,7 @@ func (s *segment) refold(seed uint32) (*fold, scanned, error) {
 
 // reload gets the locators from the segment itself.
 func (s *segment) reload(seed uint32) ([]locator, error) {
-	f, got, err := s.refold(seed)
+	f, got, err := s.refold(seed, s.summary.records, s.summary.size)
 	if err != nil {
 		return nil, err
 	}
@@ -353,24 +353,33 @@ func (w *WAL) read(s *segment, data []byte, offset int64) error {
 	return nil
 }
 
-func (f *found) damage(reason string, err error) *messages.CorruptError {
-	return &messages.CorruptError{Path: f.segment.logPath(), Offset: int64(f.offset), Index: f.index, Reason: reason, Err: err}
+func (f *found) damage(reason string) *messages.CorruptError {
+	return &messages.CorruptError{Path: f.segment.logPath(), Offset: int64(f.offset), Index: f.index, Reason: reason}
 }
 
 // unreadable is damage if the file is gone, too short or cannot be read, and
 // not if, for example, the process has no descriptor left.
 func (f *found) unreadable(err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.EIO) {
-		return f.damage("unreadable", err)
+		c := f.damage("unreadable")
+		c.Err = err
+		return c
 	}
 	return err
 }
 
+// knownDamage is the reason of damage that has been told of before.
+const knownDamage = "it was damaged when it was moved here"
+
+// verify returns nil if the data is what was written.
 func (f *found) verify(data []byte) error {
-	if crc32.Checksum(data, castagnoli) != f.crc {
-		return f.damage("bad checksum", nil)
+	switch crc := crc32.Checksum(data, castagnoli); crc {
+	case f.crc:
+		return nil
+	case ^f.crc:
+		return f.damage(knownDamage)
 	}
-	return nil
+	return f.damage("bad checksum")
 }
 
 // Term implements Store. It reads from memory.

@@ -88,8 +88,13 @@ func (g *group) endOf(i int) uint64 {
 }
 
 // move stages copies of a group's live entries in a segment, from an index on
-// and up to a size. It returns the size of what it has staged, and
-// the index to go on from, or 0 if there are no more.
+// and up to a size. It returns the size of what it has staged, and the index to
+// go on from, or 0 if there are no more.
+//
+// An entry that is damaged must not keep its segment, and with it all that come
+// after it, for as long as its group lags behind. It moves like the others, with
+// the bytes that are left of it and the flag that they are damaged: whoever
+// reads it finds damage there as well, and the rest of the log goes on.
 func (w *WAL) move(id uint64, victim *segment, after uint64, limit int) (size int, next uint64, err error) {
 	w.staging.Lock()
 	w.state.RLock()
@@ -107,12 +112,14 @@ func (w *WAL) move(id uint64, victim *segment, after uint64, limit int) (size in
 	if from == to {
 		return 0, 0, nil
 	}
-	entries, err := w.Entries(id, from, to, limit)
+	entries, damaged, err := w.salvage(id, from, to, limit)
 	switch {
-	case errors.Is(err, messages.ErrCompacted), errors.Is(err, messages.ErrNotFound):
+	case err == errRemoved, errors.Is(err, messages.ErrCompacted), errors.Is(err, messages.ErrNotFound):
 		return 0, 0, nil // meanwhile
-	case errors.Is(err, messages.ErrCorrupt):
-		return 0, to, nil // damage stays where it is, and is found by whoever reads it
+	case errors.Is(err, messages.ErrCorrupt) && !durable.Transient(err):
+		// Where they lie is lost, in the summary and in the records: they stay
+		// where they are, and are found by whoever reads them, and by Scrub.
+		return 0, to, nil
 	case err != nil:
 		return 0, 0, err
 	}
@@ -126,14 +133,87 @@ func (w *WAL) move(id uint64, victim *segment, after uint64, limit int) (size in
 	if c == nil || c.cuts != cuts {
 		return 0, 0, nil // they may be others now
 	}
-	entries = slices.DeleteFunc(entries, func(e messages.Entry) bool { return e.Index < c.first })
-	if len(entries) == 0 {
-		return 0, next, nil
+	for len(entries) > 0 {
+		// As many as are damaged alike: they get a record of their own.
+		bad := damaged[entries[0].Index]
+		n := 1
+		for n < len(entries) && (damaged[entries[n].Index] == nil) == (bad == nil) {
+			n++
+		}
+		part := slices.DeleteFunc(entries[:n:n], func(e messages.Entry) bool { return e.Index < c.first })
+		entries = entries[n:]
+		if len(part) == 0 {
+			continue
+		}
+		ch := change{kind: kindRelocated, group: id, index: part[0].Index, damaged: bad != nil}
+		size += w.encode(&ch, part)
+		w.open.inner++
+		w.open.grows, w.open.shrinks = true, true
+		w.stage(&ch)
+		for i := range part {
+			if err := damaged[part[i].Index]; err != nil && err.Reason != knownDamage {
+				w.report(Damage{id, part[i].Index, err})
+			}
+		}
 	}
-	ch := change{kind: kindRelocated, group: id, index: entries[0].Index}
-	size = w.encode(&ch, entries)
-	w.open.inner++
-	w.open.grows, w.open.shrinks = true, true
-	w.stage(&ch)
 	return size, next, nil
+}
+
+// salvage reads the entries of a group in a segment, from an index on and up to
+// a size, at least one. Those that are damaged come with the bytes that could be
+// read, if any.
+func (w *WAL) salvage(id, from, to uint64, limit int) (entries []messages.Entry, damaged map[uint64]*messages.CorruptError, err error) {
+	entries, err = w.Entries(id, from, to, limit)
+	if err == nil || !errors.Is(err, messages.ErrCorrupt) {
+		return entries, nil, err
+	}
+	entries, locators, pieces, missing, err := w.findRange(id, from, to, limit)
+	if err == errNotLoaded {
+		if err = w.load(missing); err == nil {
+			entries, locators, pieces, _, err = w.findRange(id, from, to, limit)
+		}
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	damaged = map[uint64]*messages.CorruptError{}
+	k, left := 0, pieces[0].n
+	for i := range entries {
+		for ; left == 0; left = pieces[k].n {
+			k++
+		}
+		left--
+		e := &entries[i]
+		f := found{locator: locators[i], segment: pieces[k].segment, index: e.Index}
+		data := make([]byte, f.size)
+		if err = w.read(f.segment, data, int64(f.offset)); err == nil {
+			e.Data, err = data, f.verify(data)
+		} else if err != errRemoved {
+			err = f.unreadable(err)
+		}
+		if c := (*messages.CorruptError)(nil); errors.As(err, &c) {
+			damaged[e.Index] = c
+		} else if err != nil {
+			return nil, nil, err
+		}
+	}
+	return entries, damaged, nil
+}
+
+// report keeps damage for Damaged to tell.
+func (w *WAL) report(d Damage) {
+	w.handover.Lock()
+	defer w.handover.Unlock()
+	if len(w.damage) < maxDamage {
+		w.damage = append(w.damage, d)
+	}
+}
+
+// Damaged implements Store.
+func (w *WAL) Damaged() []Damage {
+	w.handover.Lock()
+	defer w.handover.Unlock()
+	d := w.damage
+	w.damage = nil
+	return d
 }

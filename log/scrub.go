@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"os"
 	"slices"
 
@@ -24,11 +23,11 @@ type Damage struct {
 // scrubber is where the next Scrub goes on.
 type scrubber struct{ next uint32 }
 
-// Scrub verifies every byte of the next closed segment, in turn: the records,
-// their entries, and the summary. It returns how much it
-// has read, so that the caller can keep to a rate, and what is damaged. Zero
-// bytes mean that it has been once around. It may run beside everything but
-// Maintain, which waits.
+// Scrub verifies every byte of the next complete segment, in turn: the records,
+// their entries, and the summary if there is one yet. It returns how much it has
+// read, so that the caller can keep to a rate, and what is damaged. Zero bytes
+// mean that it has been once around. It may run beside everything but Maintain,
+// which waits.
 //
 // Damage that hits no live entry is reported without one. Of one segment at most
 // 64 entries are reported: where there are more, it is lost as a whole.
@@ -38,8 +37,8 @@ func (w *WAL) Scrub() (read int64, damage []Damage, err error) {
 	w.state.RLock()
 	var s *segment
 	shut := w.shut
-	for _, c := range w.segments {
-		if c.ordinal >= w.scrub.next && c.summary != nil {
+	for _, c := range w.segments[:len(w.segments)-1] { // the last is being written
+		if c.ordinal >= w.scrub.next {
 			s = c
 			break
 		}
@@ -64,9 +63,26 @@ func (w *WAL) Scrub() (read int64, damage []Damage, err error) {
 // million entries.
 const maxDamage = 64
 
-// verifySegment compares a closed segment with its own checks and its summary.
+// unsummarised makes the summary that a segment will get when it is closed.
+func (w *WAL) unsummarised(s *segment) *summary {
+	w.handover.Lock()
+	defer w.handover.Unlock()
+	for _, l := range w.left {
+		if l.segment == s {
+			return s.summarise(w.identity, l.records)
+		}
+	}
+	return nil
+}
+
+// verifySegment compares a complete segment with its own checks, and with its
+// summary, or with what is in memory if it has none yet.
 func (w *WAL) verifySegment(s *segment) ([]Damage, error) {
-	f, got, err := s.refold(w.seed)
+	want, closed := s.summary, true
+	if want == nil {
+		want, closed = w.unsummarised(s), false
+	}
+	f, got, err := s.refold(w.seed, want.records, want.size)
 	var broken *messages.CorruptError
 	switch {
 	case errors.As(err, &broken), errors.Is(err, os.ErrNotExist):
@@ -78,17 +94,25 @@ func (w *WAL) verifySegment(s *segment) ([]Damage, error) {
 	case got.reason != "":
 		broken = &messages.CorruptError{Path: s.logPath(), Offset: int64(got.end), Reason: got.reason}
 	default:
-		sum := &summary{identity: w.identity, ordinal: s.ordinal, first: s.first, records: s.summary.records, size: s.summary.size, fold: f}
-		if b, err := os.ReadFile(s.summaryPath()); err != nil || !bytes.Equal(b, sum.encode()) {
+		sum := &summary{identity: w.identity, ordinal: s.ordinal, first: s.first, records: want.records, size: want.size, fold: f}
+		encoded := sum.encode()
+		if !closed {
+			if !bytes.Equal(encoded, want.encode()) {
+				return []Damage{{Err: &messages.CorruptError{Path: s.logPath(), Offset: 0, Reason: "its records are not those that were written"}}}, nil
+			}
+		} else if b, err := os.ReadFile(s.summaryPath()); err != nil || !bytes.Equal(b, encoded) {
 			return []Damage{{Err: &messages.CorruptError{Path: s.summaryPath(), Offset: 0, Reason: "it differs from its segment, and is rebuilt", Err: err}}},
 				sum.write(s.summaryPath())
 		}
-		return nil, nil
+		if !f.damaged {
+			return nil, nil
+		}
 	}
 	return w.damagedEntries(s, broken)
 }
 
 // damagedEntries finds out which live entries the damage in a segment hits.
+// broken is what is wrong with its records, or nil.
 func (w *WAL) damagedEntries(s *segment, broken *messages.CorruptError) ([]Damage, error) {
 	type where struct {
 		group, index uint64
@@ -119,7 +143,11 @@ func (w *WAL) damagedEntries(s *segment, broken *messages.CorruptError) ([]Damag
 			err = collect()
 		}
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+	case broken == nil:
+		return nil, err
+	default:
 		broken.Err = errors.Join(broken.Err, err)
 		return []Damage{{Err: broken}}, nil
 	}
@@ -133,18 +161,20 @@ func (w *WAL) damagedEntries(s *segment, broken *messages.CorruptError) ([]Damag
 		}
 		data := make([]byte, e.size)
 		f := found{locator: e.locator, segment: s, index: e.index}
-		if err := w.read(s, data, int64(e.offset)); err != nil {
+		err := w.read(s, data, int64(e.offset))
+		if err == nil {
+			err = f.verify(data)
+		} else {
 			err = f.unreadable(err)
-			var c *messages.CorruptError
-			if !errors.As(err, &c) {
-				return damage, err
-			}
+		}
+		var c *messages.CorruptError
+		if errors.As(err, &c) {
 			damage = append(damage, Damage{e.group, e.index, c})
-		} else if crc32.Checksum(data, castagnoli) != e.crc {
-			damage = append(damage, Damage{e.group, e.index, f.damage("bad checksum", nil)})
+		} else if err != nil {
+			return damage, err
 		}
 	}
-	if len(damage) == 0 {
+	if len(damage) == 0 && broken != nil {
 		damage = []Damage{{Err: broken}}
 	}
 	return damage, nil

@@ -67,8 +67,14 @@ type Store interface {
 	// Sync, also if nothing else is staged, and then look at Due again.
 	//
 	// Who never calls it gets the same work done by Sync now and then, and no
-	// space back. An error that leaves Poisoned false is none of the disk's.
+	// space back. After an error that leaves Poisoned false, because the process
+	// has no descriptor or no memory left, appends go on, sync means what it says,
+	// and what could not be done is done by a later call.
 	Maintain() (sync bool, err error)
+	// Damaged returns the entries that Maintain has found damaged since it was
+	// asked last, when they had to be moved; 64 at most. What was left of their
+	// bytes has moved with them, and reading them is an error as before.
+	Damaged() []Damage
 	// Scrub verifies the next part of what is closed, in turn, and returns how
 	// many bytes it has read, so that the caller can keep to a rate, and which
 	// entries are damaged. Zero bytes mean that it has been once around.

@@ -10,7 +10,6 @@ import (
 
 	raftlog "github.com/ballast-raft/ballast/log"
 	"github.com/ballast-raft/ballast/messages"
-	"github.com/ballast-raft/ballast/messages/durable"
 	"github.com/cockroachdb/datadriven"
 )
 
@@ -34,13 +33,13 @@ import (
 type story struct {
 	dir  string
 	w    *raftlog.WAL
-	disk faultyDisk
+	disk faults
 	mark []byte
 }
 
 func TestStories(t *testing.T) {
 	datadriven.Walk(t, filepath.Join("testdata", "stories"), func(t *testing.T, path string) {
-		s := &story{dir: memory(t), disk: faultyDisk{Disk: durable.OS}}
+		s := &story{dir: memory(t)}
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			return strings.NewReplacer(s.dir+"/", "", s.dir, "DIR").Replace(s.run(t, d))
 		})
@@ -75,7 +74,7 @@ func (s *story) run(t *testing.T, d *datadriven.TestData) string {
 	switch d.Cmd {
 	case "open":
 		var b strings.Builder
-		w, err := raftlog.Open(s.dir, raftlog.Options{Disk: &s.disk, SegmentBytes: int(limit), VerifyAll: d.HasArg("verify"), OnRepair: func(r messages.TailRepaired) {
+		w, err := raftlog.Open(s.dir, raftlog.Options{Disk: s.disk.disk(), SegmentBytes: int(limit), VerifyAll: d.HasArg("verify"), OnRepair: func(r messages.TailRepaired) {
 			fmt.Fprintf(&b, "repaired %s: %d bytes at %d: %s\n", r.Path, r.Bytes, r.Offset, r.Reason)
 		}})
 		if err != nil {

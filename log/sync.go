@@ -219,15 +219,20 @@ func (w *WAL) room(b *batch) (*writer, error) {
 			}
 		}
 		if err != nil {
-			if after <= math.MaxUint32 && errors.Is(err, messages.ErrDiskFull) {
-				return t, nil
+			if after > math.MaxUint32 || !errors.Is(err, messages.ErrDiskFull) && !durable.Transient(err) {
+				return nil, err
 			}
-			return nil, err
+			next = nil
 		}
 	}
 	if next == nil {
+		if t.end >= w.remindAt { // Maintain may have been unable to prepare one
+			w.due.Store(true)
+			w.remindAt = t.end + limit/4
+		}
 		return t, nil
 	}
+	w.remindAt = 0
 	next.first = b.first
 	w.handover.Lock()
 	w.left = append(w.left, &leftSegment{writer: t, records: t.next - 1})

@@ -28,17 +28,22 @@ type WAL struct {
 	syncing sync.Mutex
 	tail    *writer
 	mark    *durable.Mark
+	// remindAt is the size of the tail at which Maintain is asked for the next
+	// segment once more.
+	remindAt int64
 	// meanBatch is the size of the latest batches.
 	meanBatch atomic.Int64
 
-	preparing sync.Mutex
+	preparing  sync.Mutex
+	unfinished uint32 // ordinal of a segment that could not be prepared, and not be removed
 
 	// maintaining guards what only Maintain uses.
 	maintaining sync.Mutex
 	manifest    manifest
 	doomed      []*segment // below the floor, their files still there
 	scrub       scrubber
-	raiseLater  bool        // there was no space to replace the manifest
+	raiseLater  bool        // there was no space to replace the manifest, or no descriptor
+	postponed   []error     // why steps of this Maintain are tried again later
 	due         atomic.Bool // Maintain has something to do
 	wanted      atomic.Bool // the next Sync writes a checkpoint
 
@@ -72,6 +77,7 @@ type WAL struct {
 	ready       *writer        // the next segment
 	left        []*leftSegment // segments that are complete
 	stale       []*segment     // segments whose summary was found damaged
+	damage      []Damage       // what Maintain has found and Damaged has not told
 	tailOrdinal uint32
 	tailUsed    bool // there is a record in the tail
 

@@ -17,7 +17,7 @@ import (
 //
 // First it follows the lengths, where the index of each record is known. Then
 // it tries every offset. Three filters keep that bounded: the length must fit,
-// the flag must be set and the flags legal (43 of 256 values), and the index
+// the flag must be set and the flags legal (59 of 256 values), and the index
 // that the check implies must be one that fits between the bad record and the
 // candidate. The CRC of a candidate of any length costs four multiplications,
 // because CRCs are linear and those of all prefixes are at hand (see

@@ -80,6 +80,20 @@ func (e LogCut) Log() (slog.Level, string, []any) {
 		"bytes", e.Bytes, "segments", e.Segments, "lost", e.Lost, "err", e.Err}
 }
 
+// MaintenanceDelayed: the log could not prepare its next segment, move entries
+// or remove what it no longer needs, because the process has no descriptors or
+// no memory left. It is tried again by itself; meanwhile appends go on, the log
+// takes more space, and reads may fail for the same reason.
+type MaintenanceDelayed struct {
+	Actor string
+	Err   error
+}
+
+// Log implements hollywood's EventLogger.
+func (e MaintenanceDelayed) Log() (slog.Level, string, []any) {
+	return slog.LevelWarn, "ballast: maintenance delayed", []any{"actor", e.Actor, "err", e.Err}
+}
+
 // Stalled: a call to the disk has not returned for as long as For. What waits
 // for it waits on; reads that need no disk are answered.
 type Stalled struct {
@@ -107,7 +121,8 @@ func (e StallEnded) Log() (slog.Level, string, []any) {
 	return slog.LevelInfo, "ballast: the disk answers again", []any{"actor", e.Actor, "call", e.Call, "for", e.For}
 }
 
-// DamageFound: bytes that had been durable are gone or changed.
+// DamageFound: bytes that had been durable are gone or changed. The verification
+// of what is closed tells of it each time around, as long as it is there.
 type DamageFound struct {
 	Actor string
 	// Group and Index are the damaged log entry, if it is known to be one: a

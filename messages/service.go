@@ -127,6 +127,9 @@ type LogStatistics struct {
 	// one is late now.
 	Stalls  uint64
 	Stalled bool
+	// Damage counts what DamageFound has told of. The verification of what is
+	// closed tells of the same damage each time around.
+	Damage uint64
 }
 
 // Status answers ReadStatus with the state of every actor and the positions of

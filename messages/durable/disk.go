@@ -164,3 +164,11 @@ func Free(dir string) (int64, error) {
 	}
 	return int64(st.Bavail) * int64(st.Bsize), nil
 }
+
+// Transient reports whether an error is of the kind that goes away by itself:
+// the process, or the system, has run out of descriptors or of memory. A step
+// that only prepares something can be tried again later; a sync that failed with
+// it has failed all the same.
+func Transient(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM) || errors.Is(err, syscall.EAGAIN)
+}

@@ -175,6 +175,9 @@ func (d *directory) readLog(path string, step func(string)) (err error) {
 	for _, c := range d.log.Damage {
 		d.damage(logDir, c)
 	}
+	for _, l := range d.log.Lost {
+		d.damage(logDir, fmt.Errorf("entry %d of group %d is lost: %w", l.Index, l.Group, l.Err))
+	}
 	if t := d.log.Torn; t != nil {
 		d.note("log: %s: a write that a crash cut short, %d bytes at offset %d, will be removed at the next start; nothing acknowledged is in it", t.Path, t.Bytes, t.Offset)
 	}
