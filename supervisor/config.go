@@ -33,7 +33,8 @@ type Config struct {
 
 	// Retention is applied after every CreateSnapshot. Default: keep 2, so
 	// that there is one to fall back on. The log is compacted only to the
-	// oldest one that stays: keeping more costs that much more log.
+	// oldest one that stays: keeping more costs that much more log, and that
+	// they are read again each time. Damaged ones do not count towards Keep.
 	Retention messages.Retention
 	// Limits bound what each actor has accepted and not answered yet.
 	Limits actors.Limits
