@@ -175,8 +175,20 @@ func (d *directory) readLog(path string, step func(string)) (err error) {
 	for _, c := range d.log.Damage {
 		d.damage(logDir, c)
 	}
+	known := "nothing acknowledged is in it"
+	if !d.log.MarkOK {
+		known = "whether it was acknowledged cannot be told without a good mark"
+	}
 	if t := d.log.Torn; t != nil {
-		d.note("log: %s: a write that a crash cut short, %d bytes at offset %d, will be removed at the next start; nothing acknowledged is in it", t.Path, t.Bytes, t.Offset)
+		d.note("log: %s: a write that a crash cut short, %d bytes at offset %d, will be removed at the next start; %s", t.Path, t.Bytes, t.Offset, known)
+	}
+	mark := filepath.Join(path, "MARK")
+	of := func(c *messages.CorruptError) bool { return c.Path == mark }
+	switch {
+	case slices.ContainsFunc(d.log.Damage, of):
+		d.note("log: %s only tells how far the log is durable; 'ballast log repair' makes a new one, if the records are good", mark)
+	case !d.log.MarkOK && d.log.Identity != [16]byte{}:
+		d.note("log: %s fails its checksum, or is older than the manifest; the next start writes it again, and until then what was synced last could be missing unseen", mark)
 	}
 	return nil
 }
