@@ -402,6 +402,11 @@ func TestStopTwice(t *testing.T) {
 	if err := errors.Join(<-applied, <-stopped); err != nil {
 		t.Error(err)
 	}
+	for range 100 { // that context has ended, and so has the first Stop
+		if err := s.storage.Stop(ctx); err != nil {
+			t.Fatalf("a Stop of what has stopped: %v", err)
+		}
+	}
 }
 
 // Groups are restored one at a time; every Restore is answered.
