@@ -47,11 +47,10 @@ func (s *scratch) remove(dir string) error {
 // still writing there, and returns those that are left.
 func (s *scratch) abandon(patience time.Duration) []string {
 	s.mu.Lock() // no new ones from now on
-	dirs := slices.Clone(s.dirs)
-	gone, over := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(gone)
-		for _, dir := range dirs {
+	over := make(chan struct{})
+	var all sync.WaitGroup
+	for _, dir := range s.dirs {
+		all.Go(func() {
 			for s.removeAll(dir) != nil { // a file was made in it meanwhile
 				select {
 				case <-over:
@@ -59,7 +58,12 @@ func (s *scratch) abandon(patience time.Duration) []string {
 				default:
 				}
 			}
-		}
+		})
+	}
+	gone := make(chan struct{})
+	go func() {
+		all.Wait()
+		close(gone)
 	}()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
@@ -68,8 +72,11 @@ func (s *scratch) abandon(patience time.Duration) []string {
 	case <-timer.C:
 		close(over)
 	}
-	return slices.DeleteFunc(dirs, func(dir string) bool {
-		_, err := os.Lstat(dir)
-		return errors.Is(err, fs.ErrNotExist)
-	})
+	var left []string
+	for _, dir := range s.dirs {
+		if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+			left = append(left, dir)
+		}
+	}
+	return left
 }

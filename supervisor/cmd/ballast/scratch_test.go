@@ -94,11 +94,11 @@ func TestHurry(t *testing.T) {
 		parent := t.TempDir()
 		release := make(chan struct{})
 		s := &scratch{}
-		quick, err := s.make(parent, "quick-")
+		slow, err := s.make(parent, "slow-")
 		if err != nil {
 			t.Fatal(err)
 		}
-		slow, err := s.make(parent, "slow-")
+		quick, err := s.make(parent, "quick-")
 		if err != nil {
 			t.Fatal(err)
 		}
