@@ -11,6 +11,7 @@ import (
 
 	"github.com/anthdm/hollywood/actor"
 	"github.com/ballast-raft/ballast/kv"
+	raftlog "github.com/ballast-raft/ballast/log"
 	"github.com/ballast-raft/ballast/messages"
 	"github.com/ballast-raft/ballast/messages/durable"
 	"github.com/ballast-raft/ballast/supervisor"
@@ -421,4 +422,47 @@ func TestNewSnapshotIsDeletedByHand(t *testing.T) {
 	if st := s.status(); st.Log.First != 6 {
 		t.Errorf("the log begins at %d and no snapshot is left", st.Log.First)
 	}
+}
+
+// A Restore with Discard whose snapshot is deleted by hand on the way removes no
+// other.
+func TestDiscardToADeletedSnapshot(t *testing.T) {
+	g := newGate(t)
+	s := with(t, supervisor.Config{Log: raftlog.Options{Disk: g}})
+	s.fill(0, 2, "1")
+	older := s.snapshot().Info.ID
+	s.fill(0, 2, "2")
+	newer := s.snapshot().Info.ID
+	replies := func() (n uint64) {
+		for _, a := range s.status().Actors {
+			if a.Name == "snapshot" {
+				n = a.Replies
+			}
+		}
+		return n
+	}
+	before := replies() // and one more for the list that it asks for
+	hit, open := g.close(func(op, path string) bool { return op == "sync" && strings.Contains(path, "/wal/00000001/") })
+	applied, restored := make(chan error, 1), make(chan error, 1)
+	go func() { _, err := s.apply(0, "a", "1"); applied <- err }()
+	<-hit // it waits until what is under way has come to its end
+	go func() {
+		_, err := ask[messages.Restored](s, s.storage.Supervisor, messages.Restore{ID: older, Discard: true})
+		restored <- err
+	}()
+	for asked := uint64(1); replies() < before+asked+2; asked++ { // it has opened and closed the snapshot
+	}
+	s.remove(older)
+	open()
+	if err := <-restored; !errors.Is(err, messages.ErrNotFound) {
+		t.Errorf("restore: %v", err)
+	}
+	if err := <-applied; err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(s.snapshotPath(newer)); err != nil {
+		t.Error(err)
+	}
+	s.filled(0, 2, "2")
+	s.expect("a", "1")
 }
