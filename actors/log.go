@@ -42,6 +42,14 @@ type ScrubPolicy struct {
 	Pause time.Duration
 }
 
+// Validate reports every field that makes no sense.
+func (p ScrubPolicy) Validate() error {
+	if p.Pause < 0 {
+		return fmt.Errorf("ScrubPolicy.Pause is negative (%v): %w", p.Pause, messages.ErrInvalid)
+	}
+	return nil
+}
+
 func (p ScrubPolicy) withDefaults() ScrubPolicy {
 	if p.BytesPerSecond == 0 {
 		p.BytesPerSecond = 4 << 20
@@ -73,9 +81,12 @@ type Log struct {
 
 // SpawnLog starts a log actor.
 func SpawnLog(engine *actor.Engine, cfg LogConfig) (*Log, error) {
-	if cfg.MaxBatchBytes < 0 || cfg.StallAfter < 0 || cfg.Scrub.Pause < 0 {
-		return nil, fmt.Errorf("actors: spawn %s/%s: MaxBatchBytes %d, StallAfter %v or Scrub.Pause %v is negative: %w",
-			cfg.Name, cfg.ID, cfg.MaxBatchBytes, cfg.StallAfter, cfg.Scrub.Pause, messages.ErrInvalid)
+	err := cfg.Scrub.Validate()
+	if cfg.MaxBatchBytes < 0 || cfg.StallAfter < 0 {
+		err = errors.Join(err, fmt.Errorf("MaxBatchBytes %d or StallAfter %v is negative: %w", cfg.MaxBatchBytes, cfg.StallAfter, messages.ErrInvalid))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("actors: spawn %s/%s: %w", cfg.Name, cfg.ID, err)
 	}
 	if cfg.MaxBatchBytes == 0 {
 		cfg.MaxBatchBytes = 1 << 20
@@ -87,11 +98,9 @@ func SpawnLog(engine *actor.Engine, cfg LogConfig) (*Log, error) {
 	l := &Log{}
 	cfg.Patient = changes
 	cfg.New = func(h *Host) Behavior { return &logBehavior{host: h, cfg: cfg, log: l} }
-	h, err := Spawn(engine, cfg.Config)
-	if err != nil {
+	if l.Host, err = Spawn(engine, cfg.Config); err != nil {
 		return nil, err
 	}
-	l.Host = h
 	return l, nil
 }
 

@@ -21,8 +21,10 @@ type Report struct {
 	// Identity and Floor are those of the manifest.
 	Identity [16]byte
 	Floor    uint64
-	// Mark is how far the log is known to be durable; MarkOK is false if the
-	// mark fails its checksum, and nothing is known.
+	// Mark is how far the log is known to be durable; MarkOK is false if nothing
+	// is known. If the mark is missing or of another log, that is Damage as well;
+	// otherwise it fails its checksum, or is older than the manifest, and the
+	// next Open writes it again.
 	Mark   durable.Position
 	MarkOK bool
 	// Last is the wal index of the last good record.
@@ -132,8 +134,8 @@ func InspectRecords(dir string, visit func(RecordReport)) (Report, error) {
 	}
 	r.Identity, r.Floor, r.Mark, r.MarkOK = s.manifest.identity, s.manifest.floor, s.mark, s.markOK
 	r.Leftover = s.leftover
-	if err != nil {
-		return r, nil // without manifest and mark no record can be judged
+	if err != nil && s.markDamage(err) == nil {
+		return r, nil // without a manifest no record can be judged
 	}
 
 	var moved []movedDamage

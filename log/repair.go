@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/ballast-raft/ballast/messages"
+	"github.com/ballast-raft/ballast/messages/durable"
 )
 
 // DamagePolicy says what Open does when acknowledged records are damaged or
@@ -84,6 +85,16 @@ func (s *logScan) survey(data []byte, at uint64, see func(c *change)) uint64 {
 // returns nil if there is no damage; a write that a crash has cut short is
 // none, Open repairs that by itself. The log must not be open; Repair takes
 // its lock unless the options say NoLock.
+//
+// A mark that is missing, or of another log, is made anew, and what is returned
+// says that nothing else was lost, as far as the records tell: without it, the
+// loss of what was synced last cannot be seen. If records are damaged beside a
+// mark of another log, it may be the manifest that is not of this one, and the
+// log is left alone.
+//
+// The error matches messages.ErrCorrupt if the log cannot be ended before the
+// damage, because the manifest or a record that stands for those that were
+// compacted is damaged or missing: no state is known there to end it in.
 func Repair(dir string, dryRun bool, options Options) (*messages.LogCut, error) {
 	s := &logScan{dir: filepath.Clean(dir), full: true, salvage: true}
 	err := s.load()
@@ -92,18 +103,38 @@ func Repair(dir string, dryRun bool, options Options) (*messages.LogCut, error) 
 			err = &messages.CorruptError{Path: filepath.Join(dir, manifestName), Offset: -1, Reason: "the file is missing", Err: err}
 		}
 	}
+	mark := s.markDamage(err)
+	if mark != nil {
+		err = nil
+	}
 	if err == nil {
 		err = s.verify(nil)
+	}
+	if err == nil && mark != nil && mark.Offset >= 0 && s.damage != nil {
+		err = fmt.Errorf("%w; and %w", mark, s.damage)
 	}
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("log: repair %s: %w", dir, err)
-	case s.damage == nil:
+	case s.damage == nil && mark == nil:
 		return nil, nil
-	case dryRun:
-		return s.lost(), nil
 	}
 	var cut *messages.LogCut
+	if s.damage == nil {
+		cut = &messages.LogCut{Err: mark}
+		cut.Path, cut.Offset = s.end()
+	}
+	if dryRun {
+		if cut == nil {
+			cut = s.lost()
+		}
+		return cut, nil
+	}
+	if mark != nil {
+		if err := remark(dir, s.manifest.identity, options); err != nil {
+			return nil, fmt.Errorf("log: repair %s: %w", dir, err)
+		}
+	}
 	options.VerifyAll, options.Damage = true, CutAtDamage
 	options.OnCut = func(c messages.LogCut) { cut = &c }
 	w, err := Open(dir, options)
@@ -111,4 +142,22 @@ func Repair(dir string, dryRun bool, options Options) (*messages.LogCut, error) 
 		return nil, err
 	}
 	return cut, w.Close()
+}
+
+// remark replaces the mark by one that says nothing: the next open moves it to
+// the end.
+func remark(dir string, identity [16]byte, options Options) (err error) {
+	options = options.withDefaults()
+	if !options.NoLock {
+		lock, e := durable.LockDir(dir)
+		if e != nil {
+			return e
+		}
+		defer func() { err = errors.Join(err, lock.Release()) }()
+	}
+	m, err := durable.CreateMark(options.Disk, filepath.Join(dir, markName), identity, durable.Position{})
+	if err != nil {
+		return err
+	}
+	return m.Close()
 }

@@ -144,6 +144,17 @@ func (s *logScan) load() (err error) {
 	return err
 }
 
+// markDamage returns the damage that an error of load tells of, if only the mark
+// is damaged: missing, or of another log. The records can be judged without it,
+// as with one that fails its checksum.
+func (s *logScan) markDamage(err error) *messages.CorruptError {
+	var c *messages.CorruptError
+	if !errors.As(err, &c) || c.Path != filepath.Join(s.dir, markName) {
+		return nil
+	}
+	return c
+}
+
 func (s *logScan) corrupt(path string, offset int64, reason string) error {
 	return &messages.CorruptError{Path: path, Offset: offset, Index: s.near + 1, Reason: reason}
 }
@@ -203,7 +214,12 @@ func (s *logScan) verify(visit seer) error {
 	}
 	end, offset := s.end()
 	if s.partial {
-		return s.corrupt(end, offset, fmt.Sprintf("the log ends before the checkpoint at record %d", s.manifest.checkpoint))
+		c := &messages.CorruptError{Path: end, Offset: offset, Index: s.near + 1,
+			Reason: fmt.Sprintf("the log ends before the checkpoint at record %d, which stands for what was compacted", s.manifest.checkpoint)}
+		if s.damage != nil {
+			c.Err = s.damage
+		}
+		return c
 	}
 	if err := s.finish(); err != nil {
 		return s.corrupt(end, offset, err.Error())

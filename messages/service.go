@@ -28,7 +28,9 @@ type EntryApplied struct {
 
 // CreateSnapshot exports the application data, writes it as a compressed
 // snapshot, verifies the file, applies the retention and removes from the log
-// what the oldest retained snapshot covers. Writes go on meanwhile.
+// what the oldest retained snapshot covers. Damaged snapshots, and those that
+// the log does not go on from, neither count as retained nor are removed for
+// their number until enough good ones are there. Writes go on meanwhile.
 type CreateSnapshot struct {
 	Tag, Group uint64
 	// UpTo is the index that the snapshot must include. The snapshot is taken
@@ -44,7 +46,9 @@ type CreateSnapshot struct {
 // Info.ID is not empty, the snapshot is good and the log was not compacted.
 //
 // Errors: ErrNotApplied (UpTo is beyond the applied index), ErrConflict
-// (another snapshot of the group is being taken), ErrDiskFull.
+// (another snapshot of the group is being taken), ErrDiskFull, ErrNotFound (the
+// snapshot was deleted before the log was compacted), ErrCorrupt (the data does
+// not agree with the log).
 type SnapshotCreated struct {
 	Tag, Group uint64
 	Info       SnapshotInfo
@@ -69,8 +73,9 @@ type Restore struct {
 // plus Replayed entries. If the snapshot cannot be verified nothing is
 // changed.
 //
-// Errors: ErrNotFound, ErrInvalid, ErrCorrupt, ErrCompacted (the log no longer
-// reaches back to the snapshot).
+// Errors: ErrNotFound, ErrInvalid, ErrCorrupt (damaged, or contradicted by the
+// log), ErrCompacted (the log no longer reaches back to the snapshot), ErrConflict
+// (another restore, or a snapshot of what would be discarded, is under way).
 type Restored struct {
 	Tag, Group uint64
 	Info       SnapshotInfo

@@ -23,6 +23,7 @@ import (
 
 // gate is a disk of which the next matching call is held up until it is let go.
 type gate struct {
+	t *testing.T
 	durable.Disk
 	mu    sync.Mutex
 	match func(op, path string) bool
@@ -30,15 +31,18 @@ type gate struct {
 	open  chan struct{}
 }
 
-func newGate() *gate { return &gate{Disk: durable.OS} }
+func newGate(t *testing.T) *gate { return &gate{t: t, Disk: durable.OS} }
 
-// close holds up the next call that matches; hit tells that it has come.
+// close holds up the next call that matches; hit tells that it has come. The end
+// of the test opens it as well, or a test that fails would hang in Stop.
 func (g *gate) close(match func(op, path string) bool) (hit <-chan struct{}, open func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.match, g.hit, g.open = match, make(chan struct{}), make(chan struct{})
 	ch := g.open
-	return g.hit, func() { close(ch) }
+	open = sync.OnceFunc(func() { close(ch) })
+	g.t.Cleanup(open)
+	return g.hit, open
 }
 
 func (g *gate) pass(op, path string) {
@@ -174,7 +178,7 @@ func TestLostLogOfAnotherGroup(t *testing.T) {
 
 // The supervisor fails while the import of a Restore is being swapped in.
 func TestSupervisorCrashDuringImport(t *testing.T) {
-	g := newGate()
+	g := newGate(t)
 	s := with(t, supervisor.Config{KV: kv.Options{Disk: g}})
 	s.put("a", "1")
 	s.snapshot()
@@ -200,7 +204,7 @@ func TestSupervisorCrashDuringImport(t *testing.T) {
 
 // The supervisor fails while the reset of a Restore with Discard is being synced.
 func TestSupervisorCrashDuringReset(t *testing.T) {
-	g := newGate()
+	g := newGate(t)
 	s := with(t, supervisor.Config{Log: raftlog.Options{Disk: g}})
 	s.put("a", "1")
 	s.snapshot()
@@ -307,7 +311,7 @@ func TestRefusedRestoreBesideTheFirstEntries(t *testing.T) {
 
 // No snapshot of a history survives that is being discarded.
 func TestSnapshotBesideDiscard(t *testing.T) {
-	g := newGate()
+	g := newGate(t)
 	cfg := supervisor.Config{}
 	cfg.Snapshot.Disk = g
 	s := with(t, cfg)
@@ -343,18 +347,13 @@ func TestSnapshotBesideDiscard(t *testing.T) {
 // A snapshot beyond the end of the log is restored in an order that a crash at
 // any point leaves whole: the log is reset first.
 func TestDiscardBeyondTheLog(t *testing.T) {
-	s := with(t, supervisor.Config{})
-	s.put("a", "1")
-	s.put("a", "2")
-	s.snapshot()
-	s.stop()
-	for _, dir := range []string{"log", "kv"} {
-		if err := os.RemoveAll(filepath.Join(s.dir, dir)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	g := newGate()
-	s = with(t, supervisor.Config{Dir: s.dir, Log: raftlog.Options{Disk: g}})
+	other := with(t, supervisor.Config{})
+	other.put("a", "1")
+	other.put("a", "2")
+	taken := other.snapshot()
+	g := newGate(t)
+	s := with(t, supervisor.Config{Log: raftlog.Options{Disk: g}})
+	copyFile(t, other.snapshotPath(taken.Info.ID), s.snapshotPath(taken.Info.ID))
 	hit, open := g.close(anySync)
 	restored := make(chan error, 1)
 	go func() {
@@ -369,7 +368,7 @@ func TestDiscardBeyondTheLog(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(next, "log")); err != nil {
 		t.Fatal(err)
 	}
-	with(t, supervisor.Config{Dir: next})
+	with(t, supervisor.Config{Dir: next}).expect("a", "2")
 	open()
 	if err := <-restored; err != nil {
 		t.Fatal(err)
@@ -382,7 +381,7 @@ func TestDiscardBeyondTheLog(t *testing.T) {
 
 // A second Stop waits as long as its own context allows, not the first one's.
 func TestStopTwice(t *testing.T) {
-	g := newGate()
+	g := newGate(t)
 	s := with(t, supervisor.Config{Log: raftlog.Options{Disk: g}})
 	hit, open := g.close(anySync)
 	applied, stopped := make(chan error, 1), make(chan error, 1)
@@ -402,6 +401,11 @@ func TestStopTwice(t *testing.T) {
 	open()
 	if err := errors.Join(<-applied, <-stopped); err != nil {
 		t.Error(err)
+	}
+	for range 100 { // that context has ended, and so has the first Stop
+		if err := s.storage.Stop(ctx); err != nil {
+			t.Fatalf("a Stop of what has stopped: %v", err)
+		}
 	}
 }
 

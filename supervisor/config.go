@@ -33,7 +33,8 @@ type Config struct {
 
 	// Retention is applied after every CreateSnapshot. Default: keep 2, so
 	// that there is one to fall back on. The log is compacted only to the
-	// oldest one that stays: keeping more costs that much more log.
+	// oldest one that stays: keeping more costs that much more log, and that
+	// they are read again each time. Damaged ones do not count towards Keep.
 	Retention messages.Retention
 	// Limits bound what each actor has accepted and not answered yet.
 	Limits actors.Limits
@@ -43,7 +44,8 @@ type Config struct {
 	Env actors.Env
 }
 
-// Validate reports every field that makes no sense.
+// Validate reports every field that makes no sense, joined. Each error matches
+// messages.ErrInvalid and names its field.
 func (c Config) Validate() error {
 	var errs []error
 	if c.Dir == "" {
@@ -52,15 +54,23 @@ func (c Config) Validate() error {
 	if strings.Contains(c.Name, "/") {
 		errs = append(errs, fmt.Errorf("config: Name %q has a slash: %w", c.Name, messages.ErrInvalid))
 	}
-	if r := c.Retention; r.Keep < 0 || r.MaxAge < 0 || r.MaxBytes < 0 || r.DryRun {
-		errs = append(errs, fmt.Errorf("config: Retention is negative or a dry run (%+v): %w", r, messages.ErrInvalid))
+	for _, f := range []struct {
+		name  string
+		value int64
+	}{{"Keep", int64(c.Retention.Keep)}, {"MaxAge", int64(c.Retention.MaxAge)}, {"MaxBytes", c.Retention.MaxBytes}} {
+		if f.value < 0 {
+			errs = append(errs, fmt.Errorf("config: Retention.%s is negative (%d): %w", f.name, f.value, messages.ErrInvalid))
+		}
+	}
+	if c.Retention.DryRun {
+		errs = append(errs, fmt.Errorf("config: Retention.DryRun would let snapshots and log grow for ever: %w", messages.ErrInvalid))
 	}
 	for _, part := range []struct {
 		name string
 		err  error
 	}{
 		{"Log", c.Log.Validate()}, {"Snapshot", c.Snapshot.Validate()}, {"KV", c.KV.Validate()},
-		{"Limits", c.Limits.Validate()}, {"Restart", c.Restart.Validate()},
+		{"Scrub", c.Scrub.Validate()}, {"Limits", c.Limits.Validate()}, {"Restart", c.Restart.Validate()},
 	} {
 		if part.err != nil {
 			errs = append(errs, fmt.Errorf("config: %s: %w", part.name, part.err))

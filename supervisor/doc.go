@@ -10,6 +10,30 @@
 // be addressed directly for everything else, which is what the binding of a
 // consensus engine does.
 //
+// # Snapshots and the log
+//
+// CreateSnapshot compacts the log to the oldest snapshot that stays, and only
+// those count as staying that were read whole and that the log goes on from. So
+// when the newest is damaged and the data is lost, the one before it and the log
+// bring back everything.
+//
+// A good snapshot that reaches beyond the end of the log holds what was
+// committed and the log has lost (its files, or what was cut at damage): the next
+// start imports it, unless the data has applied more than the log holds, and the
+// log goes on behind it. That also holds for a group that neither log nor data
+// know. The node has then lost its vote as well, and must catch up as a new one
+// would before it votes or leads.
+//
+// A snapshot whose last entry the log has in another term, or that ends in an
+// earlier term than a log that is shorter, is of another history, such as a file
+// of another cluster, or of a time before the log was cut. Replaying the log on
+// top of it would give a state that never was: it is reported as damage at every
+// start, is not used, and counts for nothing. What cannot be told is a snapshot
+// of other entries of the same term. Recovery leaves none behind, because no log
+// goes on before a good snapshot; but one that could not be read at that start,
+// or is put back by hand, and whose index the log then reaches in the same term,
+// looks good. Remove damaged snapshots after a log was cut.
+//
 // Pids stay valid across restarts of the actors behind them, and every command
 // gets exactly one reply, also from a service that was stopped.
 package supervisor

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 
@@ -13,12 +14,15 @@ import (
 // recover brings the application data up to the log, after it was opened in the
 // given incarnation, and has it serve:
 //
-//  1. The log and the data say which groups there are; for each of them:
+//  1. The log, the data and the snapshots say which groups there are; for each
+//     of them:
 //  2. it says where the group's log begins and ends and what is committed;
 //  3. the application data says how far it has applied;
-//  4. if the log no longer reaches back to there, the newest snapshot that
-//     verifies is imported; if the log ends before it, it goes on behind it;
-//  5. the entries after that are applied, up to the commit index.
+//  4. snapshots that contradict the log are told, and not used;
+//  5. if the log no longer reaches back to what was applied, or ends before a
+//     snapshot, the newest good snapshot is imported; if the log ends before
+//     that one, it goes on behind it;
+//  6. the entries after that are applied, up to the commit index.
 //
 // A failure that may pass is tried again. One that will not (the log ends
 // before what was applied; neither log nor snapshot reach back far enough)
@@ -38,14 +42,41 @@ func (s *supervisor) recover(incarnation uint64) {
 				return
 			}
 			groups := append(m.Groups, k.Groups...)
-			slices.Sort(groups)
-			s.recoverGroups(incarnation, slices.Compact(groups), fail)
+			s.listSnapshots(fail, func(snapshots map[uint64][]messages.SnapshotInfo) {
+				groups := slices.AppendSeq(groups, maps.Keys(snapshots))
+				slices.Sort(groups)
+				s.recoverGroups(incarnation, slices.Compact(groups), snapshots, fail)
+			})
 		})
 	})
 }
 
+// listSnapshots lists what every group has to fall back on.
+func (s *supervisor) listSnapshots(fail func(error), then func(map[uint64][]messages.SnapshotInfo)) {
+	snapshots := make(map[uint64][]messages.SnapshotInfo)
+	refused := func(err error) {
+		// The data need not wait for an actor that is down for good, unless it
+		// turns out to need a snapshot.
+		if errors.Is(err, messages.ErrUnavailable) {
+			then(snapshots)
+			return
+		}
+		fail(fmt.Errorf("list snapshots: %w", err))
+	}
+	call(s, s.parts.snapshot.PID(), messages.ListSnapshots{All: true}, refused, func(m messages.SnapshotsListed) {
+		if m.Err != nil {
+			refused(m.Err)
+			return
+		}
+		for _, info := range m.Snapshots {
+			snapshots[info.Group] = append(snapshots[info.Group], info)
+		}
+		then(snapshots)
+	})
+}
+
 // recoverGroups brings one group after the other up to the log.
-func (s *supervisor) recoverGroups(incarnation uint64, groups []uint64, fail func(error)) {
+func (s *supervisor) recoverGroups(incarnation uint64, groups []uint64, snapshots map[uint64][]messages.SnapshotInfo, fail func(error)) {
 	var next func()
 	next = func() {
 		if s.kv != incarnation { // it has failed again; another recovery is on its way
@@ -57,7 +88,7 @@ func (s *supervisor) recoverGroups(incarnation uint64, groups []uint64, fail fun
 		}
 		id := groups[0]
 		groups = groups[1:]
-		s.recoverGroup(id, fail, next)
+		s.recoverGroup(id, snapshots[id], fail, next)
 	}
 	next()
 }
@@ -90,9 +121,16 @@ func (s *supervisor) recoveryFailed(incarnation uint64, err error) {
 	s.parts.kv.GiveUp(err)
 }
 
-// recoverGroup is steps 2 to 5 for one group.
-func (s *supervisor) recoverGroup(id uint64, fail func(error), done func()) {
+// recoverGroup is steps 2 to 6 for one group, whose snapshots are listed newest
+// first.
+func (s *supervisor) recoverGroup(id uint64, snapshots []messages.SnapshotInfo, fail func(error), done func()) {
+	incarnation := s.kv
 	s.position(id, fail, func(b messages.LogBounds, applied uint64) {
+		if applied > b.Last {
+			fail(fmt.Errorf("group %d: index %d was applied, but the log ends at %d: entries are missing from the log; restore its files, or move the kv directory away to rebuild the data from what is left: %w",
+				id, applied, b.Last, messages.ErrCorrupt))
+			return
+		}
 		commit := s.committed(s.group(id), b)
 		finish := func(n uint64, snapshot, reason string) {
 			if n > 0 || snapshot != "" {
@@ -100,40 +138,48 @@ func (s *supervisor) recoverGroup(id uint64, fail func(error), done func()) {
 			}
 			done()
 		}
-		switch {
-		case applied > b.Last:
-			fail(fmt.Errorf("group %d: index %d was applied, but the log ends at %d: entries are missing from the log; restore its files, or move the kv directory away to rebuild the data from what is left: %w",
-				id, applied, b.Last, messages.ErrCorrupt))
-		case applied+1 < b.First:
-			s.importSnapshot(id, "", fail, func(info messages.SnapshotInfo) {
-				if info.Index+1 < b.First {
-					fail(fmt.Errorf("group %d: the log begins at %d and the newest good snapshot, %s, ends at %d: the entries between are gone; restore a snapshot that reaches %d: %w",
-						id, b.First, info.ID, info.Index, b.First-1, messages.ErrCorrupt))
-					return
-				}
-				reason := "the log no longer reaches back to what was applied"
-				catchUp := func() {
-					s.replay(id, info.Index+1, commit, fail, func(n uint64) { finish(n, info.ID, reason) })
-				}
-				if info.Index <= b.Last {
-					catchUp()
-					return
-				}
-				// The log was cut at damage. It goes on behind the snapshot (Raft
-				// §7): what was appended at an index that the snapshot includes
-				// would never be applied.
-				reason = "the log ends before the snapshot, and goes on behind it"
-				call(s, s.parts.log.PID(), messages.ResetLog{Group: id, Index: info.Index, Term: info.Term}, fail, func(m messages.LogReset) {
-					if m.Err != nil {
-						fail(m.Err)
-						return
-					}
-					catchUp()
-				})
-			})
-		default:
+		replay := func() {
 			s.replay(id, applied+1, commit, fail, func(n uint64) { finish(n, "", "catching up with the log") })
 		}
+		s.compare(b, snapshots, fail, func(sound []messages.SnapshotInfo, beyond bool) {
+			needed := applied+1 < b.First
+			if !needed && !beyond {
+				replay()
+				return
+			}
+			s.openUsable(id, b, sound, fail, func(o messages.SnapshotOpened, f fit, err error) {
+				if err != nil && needed {
+					fail(fmt.Errorf("group %d: the log begins at %d, and index %d was applied: %w", id, b.First, applied, err))
+					return
+				}
+				t := &importing{s: s, group: id, incarnation: incarnation, open: o, fail: fail}
+				switch {
+				case err != nil: // those beyond the end of the log are damaged, which has been told
+					replay()
+				case f == ahead:
+					t.done = func() {
+						s.replay(id, o.Info.Index+1, o.Info.Index, fail, func(uint64) {
+							finish(0, o.Info.ID, "the log ends before the snapshot, and goes on behind it")
+						})
+					}
+					t.importAhead()
+				case !needed:
+					t.close()
+					replay()
+				case f == behind:
+					t.close()
+					fail(fmt.Errorf("group %d: the log begins at %d and the newest good snapshot, %s, ends at %d: the entries between are gone; restore a snapshot that reaches %d: %w",
+						id, b.First, o.Info.ID, o.Info.Index, b.First-1, messages.ErrCorrupt))
+				default:
+					t.done = func() {
+						s.replay(id, o.Info.Index+1, commit, fail, func(n uint64) {
+							finish(n, o.Info.ID, "the log no longer reaches back to what was applied")
+						})
+					}
+					t.begin()
+				}
+			})
+		})
 	})
 }
 
@@ -261,87 +307,6 @@ func (s *supervisor) catchUp(g *group) {
 		})
 	})
 }
-
-// importSnapshot replaces a group's data by a snapshot, the newest good one if
-// id is empty. It reads the next chunk while one is being imported.
-func (s *supervisor) importSnapshot(group uint64, id string, fail func(error), done func(messages.SnapshotInfo)) {
-	snap, kv := s.parts.snapshot.PID(), s.parts.kv.PID()
-	incarnation := s.kv
-	call(s, snap, messages.OpenSnapshot{Group: group, ID: id}, fail, func(o messages.SnapshotOpened) {
-		if o.Err != nil {
-			fail(fmt.Errorf("group %d: open snapshot: %w", group, o.Err))
-			return
-		}
-		closeAndFail := func(err error) {
-			s.tell(snap, messages.CloseSnapshot{Group: group, Stream: o.Stream})
-			fail(err)
-		}
-		if o.Info.Group != group {
-			closeAndFail(fmt.Errorf("snapshot %s is of group %d, not %d: %w", o.Info.ID, o.Info.Group, group, messages.ErrInvalid))
-			return
-		}
-		call(s, kv, messages.BeginImport{Group: group, Index: o.Info.Index, Term: o.Info.Term}, closeAndFail, func(b messages.ImportBegun) {
-			if b.Err != nil {
-				closeAndFail(b.Err)
-				return
-			}
-			if s.kv != incarnation { // another recovery has begun
-				s.tell(kv, messages.AbortImport{Group: group, Import: b.Import})
-				closeAndFail(fmt.Errorf("the application data has failed meanwhile: %w", messages.ErrCrashed))
-				return
-			}
-			failed := false
-			abort := func(err error) {
-				if !failed {
-					failed = true
-					s.tell(kv, messages.AbortImport{Group: group, Import: b.Import})
-					closeAndFail(err)
-				}
-			}
-			var read func()
-			importing, ended := 0, false
-			finish := func() {
-				call(s, kv, messages.FinishImport{Group: group, Import: b.Import}, abort, func(m messages.Imported) {
-					s.tell(snap, messages.CloseSnapshot{Group: group, Stream: o.Stream})
-					if m.Err != nil {
-						fail(m.Err)
-						return
-					}
-					done(o.Info)
-				})
-			}
-			read = func() {
-				call(s, snap, messages.ReadChunk{Group: group, Stream: o.Stream, MaxBytes: messages.MaxSnapshotChunk}, abort, func(c messages.ChunkRead) {
-					if c.Err != nil {
-						abort(c.Err)
-						return
-					}
-					ended = c.EOF
-					importing++
-					call(s, kv, messages.ImportChunk{Group: group, Import: b.Import, Data: c.Data}, abort, func(m messages.ChunkImported) {
-						importing--
-						switch {
-						case failed:
-						case m.Err != nil:
-							abort(m.Err)
-						case ended && importing == 0:
-							finish()
-						case !ended && importing == importWindow-1:
-							read()
-						}
-					})
-					if !ended && importing < importWindow {
-						read()
-					}
-				})
-			}
-			read()
-		})
-	})
-}
-
-// importWindow is how many chunks of an import are under way.
-const importWindow = 2
 
 // missing reports whether an error means that there is nothing to restore from.
 func missing(err error) bool { return errors.Is(err, messages.ErrNotFound) }

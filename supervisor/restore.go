@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/ballast-raft/ballast/actors"
 	"github.com/ballast-raft/ballast/messages"
@@ -55,10 +56,19 @@ func (s *supervisor) restore(r *actors.Request, c messages.Restore) {
 				t.refuse(fmt.Errorf("snapshot %s ends at %d, the log begins at %d: %w", o.Info.ID, o.Info.Index, b.Bounds.First, messages.ErrCompacted))
 			case !c.Discard && o.Info.Index > b.Bounds.Last:
 				t.refuse(fmt.Errorf("snapshot %s ends at %d, the log at %d; discard the log to go on from there: %w", o.Info.ID, o.Info.Index, b.Bounds.Last, messages.ErrInvalid))
-			default:
+			case c.Discard:
 				t.ahead = o.Info.Index > b.Bounds.Last
 				t.info = o.Info
 				t.verify()
+			default:
+				s.fit(b.Bounds, o.Info, t.refuse, func(f fit) {
+					if f == apart {
+						t.refuse(apartError(o.Info))
+						return
+					}
+					t.info = o.Info
+					t.verify()
+				})
 			}
 		})
 	})
@@ -187,13 +197,12 @@ func (t *restoring) dropNewer() {
 			t.fail(l.Err)
 			return
 		}
-		var newer []string
-		for _, info := range l.Snapshots {
-			if info.ID == t.id {
-				break
-			}
-			newer = append(newer, info.ID)
+		at := slices.IndexFunc(l.Snapshots, func(info messages.SnapshotInfo) bool { return info.ID == t.id })
+		if at < 0 { // all the others might be all there is
+			t.fail(fmt.Errorf("snapshot %s is gone: %w", t.id, messages.ErrNotFound))
+			return
 		}
+		newer := l.Snapshots[:at]
 		var next func()
 		next = func() {
 			if len(newer) == 0 {
@@ -204,7 +213,7 @@ func (t *restoring) dropNewer() {
 				}
 				return
 			}
-			id := newer[0]
+			id := newer[0].ID
 			newer = newer[1:]
 			call(t.s, snap, messages.DeleteSnapshot{Group: t.c.Group, ID: id}, t.fail, func(m messages.SnapshotDeleted) {
 				if m.Err != nil && !missing(m.Err) {

@@ -14,9 +14,10 @@ import (
 //     go on;
 //  3. finish it: synced, renamed, directory synced;
 //  4. verify the file by reading it back;
-//  5. apply the retention;
-//  6. compact the log up to the oldest snapshot that stays, so that falling
-//     back to it works.
+//  5. apply the retention, in which only snapshots count that can be fallen
+//     back on;
+//  6. compact the log up to the oldest of those that stay, so that falling
+//     back to it works: see retaining.
 //
 // A failure before step 4 is over leaves nothing behind but older snapshots; a
 // later one leaves a good snapshot and a longer log.
@@ -171,33 +172,13 @@ func (t *taking) finish() {
 			}
 			t.info = v.Info
 			t.finished(v.Info)
-			t.retain()
+			retain(t)
 		})
 	})
 }
 
-// retain applies the retention and compacts the log.
-func (t *taking) retain() {
-	snap := t.s.parts.snapshot.PID()
-	call(t.s, snap, messages.CleanupSnapshots{Group: t.c.Group, Retention: t.s.retention}, t.fail, func(m messages.SnapshotsCleanedUp) {
-		if m.Err != nil {
-			t.fail(m.Err)
-			return
-		}
-		call(t.s, snap, messages.ListSnapshots{Group: t.c.Group}, t.fail, func(l messages.SnapshotsListed) {
-			if l.Err != nil {
-				t.fail(l.Err)
-				return
-			}
-			oldest := t.info.Index
-			for _, info := range l.Snapshots {
-				oldest = min(oldest, info.Index)
-			}
-			t.compact(oldest)
-		})
-	})
-}
-
+// compact removes from the log what a snapshot at upTo covers, which ends the
+// flow.
 func (t *taking) compact(upTo uint64) {
 	call(t.s, t.s.parts.log.PID(), messages.TruncateBefore{Group: t.c.Group, Index: upTo + 1}, t.fail, func(m messages.Compacted) {
 		if m.Err != nil {

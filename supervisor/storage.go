@@ -245,10 +245,14 @@ func (s *Storage) Stop(ctx context.Context) error {
 	}
 	select {
 	case <-s.ended:
-		return s.stopErr
 	case <-ctx.Done():
-		return fmt.Errorf("supervisor: stop %s: %w", s.dir, ctx.Err())
+		select {
+		case <-s.ended: // both are true, and this says more
+		default:
+			return fmt.Errorf("supervisor: stop %s: %w", s.dir, ctx.Err())
+		}
 	}
+	return s.stopErr
 }
 
 func (s *Storage) end(ctx context.Context) error {

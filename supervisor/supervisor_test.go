@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -299,12 +300,58 @@ func TestLocked(t *testing.T) {
 	s.expect("k", "(none)")
 }
 
+// Every field that makes no sense is refused and named, alone and together.
 func TestInvalidConfig(t *testing.T) {
-	_, err := supervisor.Spawn(newEngine(t), supervisor.Config{Name: "a/b", Retention: messages.Retention{Keep: -1}, Limits: actors.Limits{Requests: -1}})
-	for _, want := range []string{"Dir", "Name", "Retention", "Limits"} {
-		if !errors.Is(err, messages.ErrInvalid) || !bytes.Contains([]byte(err.Error()), []byte(want)) {
-			t.Errorf("%v does not name %s", err, want)
+	wrong := []struct {
+		want string
+		set  func(*supervisor.Config)
+	}{
+		{"Dir is empty", func(c *supervisor.Config) { c.Dir = "" }},
+		{`Name "a/b" has a slash`, func(c *supervisor.Config) { c.Name = "a/b" }},
+		{"Log: log: option SegmentBytes", func(c *supervisor.Config) { c.Log.SegmentBytes = -1 }},
+		{"log: option MaxAppendBytes", func(c *supervisor.Config) { c.Log.MaxAppendBytes = 1 }},
+		{"option MaxBatchBytes", func(c *supervisor.Config) { c.Log.MaxBatchBytes = -1 }},
+		{"log: option ReserveBytes", func(c *supervisor.Config) { c.Log.ReserveBytes = -1 }},
+		{"option MaxOpenFiles", func(c *supervisor.Config) { c.Log.MaxOpenFiles = -1 }},
+		{"option Damage", func(c *supervisor.Config) { c.Log.Damage = 9 }},
+		{"Snapshot: snapshot: option Level", func(c *supervisor.Config) { c.Snapshot.Level = 99 }},
+		{"option BlockBytes", func(c *supervisor.Config) { c.Snapshot.BlockBytes = -1 }},
+		{"option Concurrency", func(c *supervisor.Config) { c.Snapshot.Concurrency = -1 }},
+		{"KV: kv: option MaxViewBytes", func(c *supervisor.Config) { c.KV.MaxViewBytes = -1 }},
+		{"option CommitBytes", func(c *supervisor.Config) { c.KV.CommitBytes = -1 }},
+		{"kv: option ReserveBytes", func(c *supervisor.Config) { c.KV.ReserveBytes = -1 }},
+		{"Scrub: ScrubPolicy.Pause", func(c *supervisor.Config) { c.Scrub.Pause = -time.Second }},
+		{"Retention.Keep", func(c *supervisor.Config) { c.Retention.Keep = -1 }},
+		{"Retention.MaxAge", func(c *supervisor.Config) { c.Retention.MaxAge = -time.Hour }},
+		{"Retention.MaxBytes", func(c *supervisor.Config) { c.Retention.MaxBytes = -1 }},
+		{"Retention.DryRun", func(c *supervisor.Config) { c.Retention.DryRun = true }},
+		{"Limits", func(c *supervisor.Config) { c.Limits.Requests = -1 }},
+		{"Restart: RestartPolicy.Window", func(c *supervisor.Config) { c.Restart.Window = -1 }},
+		{"RestartPolicy.MaxFailures", func(c *supervisor.Config) { c.Restart.MaxFailures = -1 }},
+		{"RestartPolicy.Retry", func(c *supervisor.Config) { c.Restart.Retry = -1 }},
+	}
+	dir := t.TempDir()
+	good := supervisor.Config{Dir: dir, Scrub: actors.ScrubPolicy{BytesPerSecond: -1}}
+	if err := good.Validate(); err != nil {
+		t.Errorf("a good one: %v", err)
+	}
+	all := good
+	for _, w := range wrong {
+		c := good
+		w.set(&c)
+		w.set(&all)
+		if _, err := supervisor.Spawn(newEngine(t), c); !errors.Is(err, messages.ErrInvalid) || !strings.Contains(err.Error(), w.want) {
+			t.Errorf("%v does not name %s", err, w.want)
 		}
+	}
+	err := all.Validate()
+	for _, w := range wrong {
+		if !errors.Is(err, messages.ErrInvalid) || !strings.Contains(err.Error(), w.want) {
+			t.Errorf("%v does not name %s", err, w.want)
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("a refused configuration has made %v, %v", left, err)
 	}
 }
 

@@ -287,11 +287,11 @@ func (a *app) benchLog(ctx context.Context, o benchOptions) (err error) {
 	if need := o.space(); v.free < need {
 		return fmt.Errorf("bench log: %s has %s free, and %s are needed; name another directory with -dir: %w", parent, bytesText(v.free), bytesText(need), messages.ErrDiskFull)
 	}
-	if b.dir, err = os.MkdirTemp(parent, "ballast-bench-"); err != nil {
+	if b.dir, err = temporary.make(parent, "ballast-bench-"); err != nil {
 		return err
 	}
 	a.interrupted = "nothing of the run is left"
-	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
+	defer func() { err = errors.Join(err, temporary.remove(b.dir)) }()
 	defer narrate()()
 
 	b.say("preparing")

@@ -99,7 +99,7 @@ func (a *app) demo(ctx context.Context, c *cli.Command) (err error) {
 		err = d.finish(c, err)
 	}
 	if !keep && (err == nil || ctx.Err() != nil) {
-		return errors.Join(err, os.RemoveAll(d.dir))
+		return errors.Join(err, temporary.remove(d.dir))
 	}
 	a.console.say("the data is in %s", d.dir)
 	return err
@@ -128,7 +128,7 @@ func (d *demo) list(ctx context.Context, from string) error {
 
 func (d *demo) directory(c *cli.Command) (err error) {
 	if d.dir == "" {
-		d.dir, err = os.MkdirTemp("", "ballast-demo-")
+		d.dir, err = temporary.make("", "ballast-demo-")
 		return err
 	}
 	entries, err := os.ReadDir(d.dir)

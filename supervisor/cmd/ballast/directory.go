@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/ballast-raft/ballast/kv"
 	raftlog "github.com/ballast-raft/ballast/log"
@@ -29,9 +30,14 @@ type directory struct {
 	// unfinished are the snapshots that a crash has left; aside are the damaged
 	// data directories that a service has replaced.
 	unfinished, aside []string
-	problems          []problem
-	notes             []string
+	// terms are what the log has at the indexes at which the snapshots end, by
+	// their names; zero where it has nothing.
+	terms    map[entryID]uint64
+	problems []problem
+	notes    []string
 }
+
+type entryID struct{ group, index uint64 }
 
 // problem is damage, or a disagreement between the stores.
 type problem struct {
@@ -101,6 +107,9 @@ func readDirectory(ctx context.Context, dir string, whole bool, step func(string
 			err = errors.Join(err, d.close())
 		}
 	}()
+	if err := d.wantTerms(filepath.Join(dir, snapshotDir)); err != nil {
+		return nil, err
+	}
 	for _, part := range []struct {
 		name string
 		read func(string) error
@@ -164,7 +173,8 @@ const recordsAStep = 1 << 16
 
 func (d *directory) readLog(path string, step func(string)) (err error) {
 	n := 0
-	count := func(raftlog.RecordReport) {
+	count := func(r raftlog.RecordReport) {
+		d.noteTerms(r)
 		if n++; n%recordsAStep == 0 {
 			step(fmt.Sprintf("%s, %s", logDir, plural(n, "record")))
 		}
@@ -178,10 +188,52 @@ func (d *directory) readLog(path string, step func(string)) (err error) {
 	for _, l := range d.log.Lost {
 		d.damage(logDir, fmt.Errorf("entry %d of group %d is lost: %w", l.Index, l.Group, l.Err))
 	}
+	known := "nothing acknowledged is in it"
+	if !d.log.MarkOK {
+		known = "whether it was acknowledged cannot be told without a good mark"
+	}
 	if t := d.log.Torn; t != nil {
-		d.note("log: %s: a write that a crash cut short, %d bytes at offset %d, will be removed at the next start; nothing acknowledged is in it", t.Path, t.Bytes, t.Offset)
+		d.note("log: %s: a write that a crash cut short, %d bytes at offset %d, will be removed at the next start; %s", t.Path, t.Bytes, t.Offset, known)
+	}
+	mark := filepath.Join(path, "MARK")
+	of := func(c *messages.CorruptError) bool { return c.Path == mark }
+	switch {
+	case slices.ContainsFunc(d.log.Damage, of):
+		d.note("log: %s only tells how far the log is durable; 'ballast log repair' makes a new one, if the records are good", mark)
+	case !d.log.MarkOK && d.log.Identity != [16]byte{}:
+		d.note("log: %s fails its checksum, or is older than the manifest; the next start writes it again, and until then what was synced last could be missing unseen", mark)
 	}
 	return nil
+}
+
+// wantTerms has the terms noted that the log has where snapshots end.
+func (d *directory) wantTerms(path string) error {
+	names, err := filepath.Glob(filepath.Join(path, "*.snap"))
+	d.terms = map[entryID]uint64{}
+	for _, name := range names {
+		if info, err := snapshot.ParseID(strings.TrimSuffix(filepath.Base(name), ".snap")); err == nil {
+			d.terms[entryID{info.Group, info.Index}] = 0
+		}
+	}
+	return err
+}
+
+// noteTerms takes the terms of a record's entries that are wanted. A later
+// record overrides an earlier one.
+func (d *directory) noteTerms(r raftlog.RecordReport) {
+	if r.Entries == 0 {
+		return
+	}
+	for id := range d.terms {
+		if id.group != r.Group || id.index < r.First || id.index > r.Last {
+			continue
+		}
+		for e := range r.AllEntries() {
+			if e.Index == id.index {
+				d.terms[id] = e.Term
+			}
+		}
+	}
 }
 
 func (d *directory) readKV(path string) (err error) {

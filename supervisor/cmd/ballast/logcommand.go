@@ -99,8 +99,9 @@ func (a *app) logVerifyCommand() *cli.Command {
 		UsageText: "ballast log verify [FLAGS] DIR",
 		Description: `Every record is read, its checksum checked, and whether it fits what came before.
 The groups and segments are shown, what a crash cut short, and what is damaged,
-with file, offset and index; the exit code is 1 if anything is. Whether snapshots
-and data agree with the log is for 'ballast verify'.
+with file, offset and index; the exit code is 1 if anything is. A MARK that fails
+its checksum is only noted: the next start writes it again. Whether snapshots and
+data agree with the log is for 'ballast verify'.
 
 -json prints one object with the fields that 'ballast verify -json' has for the
 log: ok, dir, groups, log, leftovers, notes, problems.`,
@@ -141,8 +142,10 @@ before it has caught up as a new one would. Restore a copy instead, or replace t
 node, where you can. What is lost is printed; -dry-run only prints it.
 
 A write that a crash cut short is no damage; it is removed at the next start by
-itself. Damage to what stands for the records that were compacted cannot be cut
-off, and is an error.
+itself. A MARK that is missing or of another log is made anew. Damage to the
+MANIFEST, or before the checkpoint that stands for compacted records, cannot be cut
+off: no state is known there to end the log in. It is an error that says what is
+left to do.
 
 -json prints one object: {"damaged","repaired"} and, if it is damaged, "path",
 "offset" (where the log ends then), "reason", "records" (at least so many are
@@ -173,12 +176,30 @@ lost), "bytes", "segments" and "lost":[{"group","first","last"}].`,
 			if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, messages.ErrCorrupt) {
 				err = fmt.Errorf("%s: there is no Ballast log in this directory", dir)
 			}
+			if errors.Is(err, messages.ErrCorrupt) {
+				err = fmt.Errorf("%w\n%s", err, irreparable(dir, path))
+			}
 			if err == nil {
 				err = a.printRepair(c.Bool("json"), dry, cut)
 			}
 			return errors.Join(err, d.close())
 		},
 	}
+}
+
+// irreparable says what can be done about a log that cannot be cut.
+func irreparable(dir, path string) string {
+	s := fmt.Sprintf(`The log cannot be ended before this damage: where its groups begin, their votes
+and their stable values are not known there. Nothing was changed. Put back a copy of
+%s, or of the file that is named, or replace the node.`, path)
+	if path == dir {
+		return s
+	}
+	return s + fmt.Sprintf(`
+Without a copy: move %s and
+%s away and start the service. It goes on
+behind the newest good snapshots; what is behind them in the log is lost on this
+node, which must not vote or lead before it has caught up as a new one would.`, path, filepath.Join(dir, kvDir))
 }
 
 type repairOutput struct {
@@ -212,7 +233,15 @@ func (a *app) printRepair(asJSON, dry bool, cut *messages.LogCut) error {
 		return json.NewEncoder(a.out).Encode(o)
 	}
 	if cut == nil {
-		_, err := fmt.Fprintln(a.out, "every byte is good: there is nothing to repair")
+		_, err := fmt.Fprintln(a.out, "every record is good: there is nothing to repair")
+		return err
+	}
+	if cut.Records == 0 && cut.Bytes == 0 && cut.Segments == 0 {
+		verb := "was made anew"
+		if dry {
+			verb = "would be made anew"
+		}
+		_, err := fmt.Fprintf(a.out, "damage: %v\nthe mark %s; every record that is there is good\nlost: nothing that can be told, though what was synced last could be missing unseen\n", cut.Err, verb)
 		return err
 	}
 	verb := "was ended"

@@ -7,7 +7,8 @@
 // Run it without arguments for its usage. Results go to standard output,
 // progress and errors to standard error. The exit code is 0 if all is well, 1
 // if something failed, differs or is damaged, 2 if the command line makes no
-// sense, and 130 after Ctrl-C.
+// sense, and 130 after Ctrl-C, a hangup or SIGTERM. A second one does not wait
+// for what is under way, and says which temporary directories it could not remove.
 package main
 
 import (
@@ -19,6 +20,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/ballast-raft/ballast/messages"
 	"github.com/urfave/cli/v3"
@@ -34,14 +36,30 @@ const (
 
 func main() {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	signals := make(chan os.Signal, 1)
+	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
+		signal.Notify(signals, syscall.SIGHUP)
+	}
 	go func() {
-		s := <-signals
-		signal.Stop(signals) // a second one ends the process at once
-		cancel(fmt.Errorf("%v: %w", s, errInterrupted))
+		cancel(fmt.Errorf("%v: %w", <-signals, errInterrupted))
+		os.Exit(hurry(os.Stderr, <-signals, temporary))
 	}()
 	os.Exit(run(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr))
+}
+
+// patience is how long a second signal waits for temporary directories to go.
+const patience = time.Second
+
+// hurry ends the process for a second signal, and returns its exit code.
+func hurry(errOut io.Writer, s os.Signal, dirs *scratch) int {
+	left := dirs.abandon(patience)
+	text := fmt.Sprintf("\nballast: %v again: ended at once", s)
+	for _, dir := range left {
+		text += "; " + dir + " is left and can be removed"
+	}
+	_, _ = fmt.Fprintln(errOut, text) // after a hangup there may be nobody to read it
+	return exitInterrupted
 }
 
 // errInterrupted is the cause of a context that ended because the user asked

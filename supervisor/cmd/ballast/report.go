@@ -41,8 +41,11 @@ func logGroupJSON(group uint64, b messages.LogBounds) logGroupOutput {
 }
 
 type logOutput struct {
-	Identity string          `json:"identity"`
-	Records  uint64          `json:"last_record"`
+	Identity string `json:"identity"`
+	Records  uint64 `json:"last_record"`
+	// MarkOK: the mark is good. A bad one is no damage: the next start writes it
+	// again.
+	MarkOK   bool            `json:"mark_ok"`
 	Segments []segmentOutput `json:"segments"`
 	// Torn is the number of bytes of a write that was cut short.
 	Torn int64 `json:"torn_bytes"`
@@ -67,7 +70,7 @@ type kvOutput struct {
 }
 
 func logJSON(r raftlog.Report) logOutput {
-	o := logOutput{Identity: hex.EncodeToString(r.Identity[:]), Records: r.Last, Segments: []segmentOutput{}}
+	o := logOutput{Identity: hex.EncodeToString(r.Identity[:]), Records: r.Last, MarkOK: r.MarkOK, Segments: []segmentOutput{}}
 	for _, s := range r.Segments {
 		o.Segments = append(o.Segments, segmentOutput{s.Path, s.First, s.Last, s.Size, s.Entries, s.PayloadBytes, s.Kinds})
 	}

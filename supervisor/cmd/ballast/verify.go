@@ -18,8 +18,9 @@ func (a *app) verifyCommand() *cli.Command {
 		UsageText: "ballast verify [FLAGS] DIR",
 		Description: `Every record of the log, every block of every snapshot and every change of the
 data is read and its checksum checked. Then the stores must agree: nothing may be
-applied that is not in the log, no snapshot may reach beyond it, and log,
-snapshots and data must leave no gap between them.
+applied that is not in the log, no snapshot may reach beyond it or have been taken
+of entries of another term than the log has, and log, snapshots and data must leave
+no gap between them.
 
 Nothing is changed. A directory that a service has open is refused. Problems are
 printed with file, offset and index, and the exit code is 1.`,
@@ -84,7 +85,12 @@ func (d *directory) agree() {
 		}
 		for _, s := range g.Snapshots {
 			reaches = max(reaches, s.Index)
+			at := d.terms[entryID{g.Group, s.Index}]
 			switch {
+			case s.Index > g.Log.Last && s.Term < g.Log.LastTerm:
+				d.disagree(g.Group, s.Index, "snapshot %s includes index %d in term %d, but the log ends at %d in term %d: the two are of different histories, and the snapshot is not used", s.ID, s.Index, s.Term, g.Log.Last, g.Log.LastTerm)
+			case s.Index >= g.Log.First && s.Index <= g.Log.Last && at != 0 && at != s.Term:
+				d.disagree(g.Group, s.Index, "snapshot %s has term %d at index %d, the log has term %d there: the two are of different histories, and the snapshot is not used", s.ID, s.Term, s.Index, at)
 			case s.Index > g.Log.Last:
 				d.disagree(g.Group, s.Index, "snapshot %s includes index %d, but the log ends at %d: entries are missing from the log", s.ID, s.Index, g.Log.Last)
 			case s.Index+1 == g.Log.First && s.Term != g.Log.PrevTerm:

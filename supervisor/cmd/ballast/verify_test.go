@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ballast-raft/ballast/actors"
+	"github.com/ballast-raft/ballast/messages"
 	"github.com/ballast-raft/ballast/supervisor"
 )
 
@@ -134,6 +136,45 @@ func TestVerifyFindsDisagreement(t *testing.T) {
 			t.Errorf("%+v", d.Problems)
 		}
 	})
+}
+
+// TestVerifyFindsAnotherHistory puts a snapshot beside a log that has other
+// entries up to its index.
+func TestVerifyFindsAnotherHistory(t *testing.T) {
+	stored := func(dir string, term uint64, n int) {
+		t.Helper()
+		s, err := openService(context.Background(), supervisor.Config{Dir: dir}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range n {
+			put := messages.ApplyEntry{Term: term, Operation: messages.PutOperation([]byte("k"), nil)}
+			if _, err := actors.Ask[messages.EntryApplied](t.Context(), s.Asker(), s.Supervisor, put); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := t.TempDir()
+	stored(other, 1, 5)
+	id := strings.Fields(must(t, "snapshot", other))[0] + ".snap"
+	b, err := os.ReadFile(filepath.Join(other, snapshotDir, id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for entries, want := range map[int]string{8: "has term 1 at index 5, the log has term 2 there", 3: "includes index 5 in term 1, but the log ends at 3 in term 2"} {
+		dir := t.TempDir()
+		stored(dir, 2, entries)
+		must(t, "verify", dir)
+		if err := os.WriteFile(filepath.Join(dir, snapshotDir, id), b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if d := damaged(t, dir); len(d.Problems) != 1 || !strings.Contains(d.Problems[0].Text, want) || d.Problems[0].Index != 5 {
+			t.Errorf("%+v", d.Problems)
+		}
+	}
 }
 
 // TestVerifyChangesNothing also with what a crash has left.
