@@ -36,7 +36,7 @@ func kvState(t *testing.T, n int) []byte {
 		ops = append(ops, messages.PutOperation(fmt.Appendf(nil, "key/%06d", i), fmt.Appendf(nil, `{"n":%d,"x":"%016x%016x%016x%016x%016x"}`, i,
 			random.Uint64(), random.Uint64(), random.Uint64(), random.Uint64(), random.Uint64())))
 	}
-	ops = append(ops, messages.PutOperation([]byte("\xff\x00"), []byte("\x00binary\xff")))
+	ops = append(ops, messages.PutOperation([]byte("\xff\x00"), []byte("\xff\x00binary")))
 	if _, err := db.Write(0, ops); err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +76,7 @@ func keep(t *testing.T, dir string, group, index uint64, created time.Time, meta
 	return info
 }
 
-const shelfKeys = 3000
+const shelfKeys = 6000
 
 // shelf is a directory of snapshots alone: of group 0 at 10, 20 and 30, four,
 // three and two hours old, and of group 7 at 5.
@@ -205,7 +205,7 @@ func newerVersion(b []byte) []byte {
 func TestSnapshotShow(t *testing.T) {
 	dir, infos := shelf(t)
 	out := must(t, "snapshot", "show", dir, "latest")
-	for _, want := range []string{infos[2].ID, "index         30", "blocks of 4.1 kB", "codec zstd", "3,001 keys", fmt.Sprintf("%x", infos[2].ContentHash), "metadata      none"} {
+	for _, want := range []string{infos[2].ID, "index         30", "blocks of 4.1 kB", "codec zstd", "6,001 keys", fmt.Sprintf("%x", infos[2].ContentHash), "metadata      none"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q", want)
 		}
