@@ -147,8 +147,22 @@ func TestSnapshotImportBroken(t *testing.T) {
 			if rest && c.kept {
 				next = stream(t, dir, info.ID, "-offset", m[1])
 			}
+			var kept *os.File // open, so that its number is not given to another
+			if c.kept {
+				var err error
+				if kept, err = os.Open(filepath.Join(copies, info.ID+".snap.import")); err != nil {
+					t.Fatal(err)
+				}
+			}
 			if o := arrives(t, bytes.NewReader(next), copies, dir, info); c.kept && fmt.Sprint(o.Resumed) != m[1] || !c.kept && o.Resumed != 0 {
 				t.Errorf("cut at %d: resumed at %d, and it was said %q", c.cut, o.Resumed, m)
+			}
+			if c.kept {
+				before, err := kept.Stat()
+				after, errAfter := os.Stat(fileOf(copies, info))
+				if err := errors.Join(err, errAfter, kept.Close()); err != nil || !os.SameFile(before, after) {
+					t.Errorf("cut at %d: it was begun anew, %v", c.cut, err)
+				}
 			}
 		}
 	}
