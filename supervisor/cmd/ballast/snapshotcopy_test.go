@@ -354,7 +354,7 @@ func TestSnapshotInterrupted(t *testing.T) {
 	whole := stream(t, dir, infos[2].ID)
 	never := make(chan struct{})
 	defer close(never)
-	for n, want := range map[int]string{0: "nothing has come yet", 1000: "nothing of the import is kept", len(whole) / 2: "of the import are kept as"} {
+	for n, want := range map[int]string{0: "nothing has come yet", 1000: "of the import are kept as", len(whole) / 2: "of the import are kept as"} {
 		copies := t.TempDir()
 		ctx, cancel := context.WithCancelCause(context.Background())
 		in := &haltingReader{whole[:n:n], func() { cancel(errInterrupted) }, never}

@@ -107,8 +107,10 @@ func (a *app) importSnapshot(ctx context.Context, s *snapshotFiles, dir string, 
 	if err != nil {
 		return err
 	}
-	if err := m.fits(force); err != nil {
-		return err
+	if !there {
+		if err := m.fits(force); err != nil {
+			return err
+		}
 	}
 	info, err := m.take(ctx, in, read)
 	a.console.clear()
@@ -240,21 +242,24 @@ func (w importWriter) Write(p []byte) (int, error) {
 
 // explain says what is kept, and how to go on.
 func (m *importing) explain(ctx context.Context, err error) error {
-	kept, name, also := m.kept()
-	m.app.console.clear()
-	if also != nil {
-		err = errors.Join(err, also)
-	}
 	total := bytesText(m.head.FileBytes)
 	if ctx.Err() != nil {
+		// Whoever interrupts it does not want to wait until what is kept was
+		// read.
+		u, also := m.unfinished()
 		m.app.interrupted = "nothing of the import is kept"
-		if kept > 0 {
-			m.app.interrupted = fmt.Sprintf("%s of %s of the import are kept as %s\n%s", bytesText(kept), total, name, m.howToGoOn(kept))
+		if u.Name != "" {
+			m.app.interrupted = fmt.Sprintf("%s of %s of the import are kept as %s; to go on, import it again", bytesText(u.FileBytes), total, u.Name)
 		}
 		if also != nil {
 			m.app.interrupted += "; " + also.Error()
 		}
 		return ctx.Err()
+	}
+	kept, name, also := m.kept()
+	m.app.console.clear()
+	if also != nil {
+		err = errors.Join(err, also)
 	}
 	what := "import of " + m.id
 	switch {
@@ -267,30 +272,29 @@ func (m *importing) explain(ctx context.Context, err error) error {
 	case errors.Is(err, messages.ErrCorrupt) && kept == 0:
 		what += ": it arrived damaged, and was thrown away"
 	}
-	if kept > 0 {
-		return fmt.Errorf("%s: %w\n%s of %s are kept as %s\n%s", what, err, bytesText(kept), total, name, m.howToGoOn(kept))
-	}
-	if errors.Is(err, errGap) {
+	switch {
+	case kept > 0:
+		return fmt.Errorf("%s: %w\n%s of %s are kept as %s\nto go on, import it again; to send only the rest:\n  ballast snapshot export -offset %d DIR %s | ballast snapshot import -dir %s",
+			what, err, bytesText(kept), total, name, kept, m.id, m.dir)
+	case errors.Is(err, errGap):
 		return fmt.Errorf("%s: %w: export without -offset", what, err)
 	}
 	return fmt.Errorf("%s: %w; nothing is kept", what, err)
 }
 
-func (m *importing) howToGoOn(kept int64) string {
-	return fmt.Sprintf("to go on, import it again; to send only the rest:\n  ballast snapshot export -offset %d DIR %s | ballast snapshot import -dir %s", kept, m.id, m.dir)
+// unfinished is what there is of this import; without a name, nothing.
+func (m *importing) unfinished() (messages.UnfinishedSnapshot, error) {
+	all, err := m.files.Unfinished()
+	i := slices.IndexFunc(all, func(u messages.UnfinishedSnapshot) bool { return u.Import && u.ID == m.id })
+	if err != nil || i < 0 {
+		return messages.UnfinishedSnapshot{}, err
+	}
+	return all[i], nil
 }
 
 // kept looks how much there is to go on with, as the next import will find it.
 func (m *importing) kept() (offset int64, name string, err error) {
-	find := func() (string, error) {
-		unfinished, err := m.files.Unfinished()
-		i := slices.IndexFunc(unfinished, func(u messages.UnfinishedSnapshot) bool { return u.Import && u.ID == m.id })
-		if err != nil || i < 0 {
-			return "", err
-		}
-		return unfinished[i].Name, nil
-	}
-	if name, err = find(); name == "" || err != nil {
+	if u, err := m.unfinished(); u.Name == "" || err != nil {
 		return 0, "", err
 	}
 	m.app.console.progress("checking what has come")
@@ -301,10 +305,11 @@ func (m *importing) kept() (offset int64, name string, err error) {
 	if err := w.Suspend(); err != nil {
 		return 0, "", err
 	}
-	if name, err = find(); name == "" || err != nil {
+	u, err := m.unfinished()
+	if u.Name == "" || err != nil {
 		return 0, "", err // not a single block
 	}
-	return offset, name, nil
+	return offset, u.Name, nil
 }
 
 func (m *importing) report(info messages.SnapshotInfo, there, asJSON bool) error {
