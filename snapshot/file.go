@@ -22,6 +22,8 @@ type file struct {
 	entries []byte // the index, entryBytes for each block
 	info    messages.SnapshotInfo
 	maxRaw  int // the longest block
+
+	progress func(fileBytes int64) error // of VerifyProgress
 }
 
 // openFile opens the snapshot with the given id and checks everything in it but

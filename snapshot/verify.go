@@ -97,6 +97,9 @@ func (d *Dir) verifyBlocks(x *file) error {
 		buffers <- nil
 	}
 	err := d.eachBlock(x, func(r *blockReader, number int64) error {
+		if err := x.passing(number); err != nil {
+			return err
+		}
 		buf := <-buffers
 		defer func() { buffers <- buf }()
 		if buf == nil {

@@ -2,7 +2,8 @@
 // data through the log, reads it, takes and restores snapshots, says what a
 // directory holds and verifies every byte of it. Its demo does all of that with
 // a real source tree, and crashes the actors on the way. The log alone can be
-// listed and verified too, and measured against what the disk can do.
+// listed and verified too, and measured against what the disk can do. Snapshots
+// can be listed, read, verified, copied and removed while no service has them.
 //
 // Run it without arguments for its usage. Results go to standard output,
 // progress and errors to standard error. The exit code is 0 if all is well, 1

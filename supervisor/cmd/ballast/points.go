@@ -16,21 +16,32 @@ import (
 func (a *app) snapshotCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "snapshot",
-		Usage:     "take a snapshot and compact the log",
-		UsageText: "ballast snapshot [FLAGS] DIR",
-		Description: `The data is written as a compressed file, which is read back and verified. Then
-older snapshots beyond -keep are removed, and the log up to the oldest one that
-stays: so one can fall back on that.`,
+		Usage:     "take a snapshot and compact the log, or look after the ones there are",
+		UsageText: "ballast snapshot [FLAGS] DIR\n  ballast snapshot COMMAND [FLAGS] DIR [ARGUMENTS]",
+		Description: `Without a command one is taken. The data is written as a compressed file, which is
+read back and verified. Then older snapshots beyond -keep are removed, and the log
+up to the oldest one that stays: so one can fall back on that.
+
+The commands work on the files alone, while no service has them. DIR is the data
+directory of a service, or one that snapshots have to themselves; write ./list for
+one that is called like a command.`,
 		Metadata: examples(
 			"ballast snapshot ./data", "take one, keep one more to fall back on",
 			"ballast snapshot ./data -keep 5", "keep four older ones",
+			"ballast snapshot list ./data", "the snapshots and their IDs",
+			"ballast snapshot get ./data latest KEY", "read a key out of one",
+			"ballast snapshot export ./data latest -o FILE", "copy one; import takes it in elsewhere",
 		),
 		Flags: []cli.Flag{
-			dirFlag(),
-			&cli.IntFlag{Name: "keep", Value: 2, Usage: "keep the newest `N` snapshots"},
-			jsonFlag("print the result as JSON"),
+			&cli.StringFlag{Name: "dir", Usage: "the data `DIR`, instead of the first argument", Local: true},
+			&cli.IntFlag{Name: "keep", Value: 2, Usage: "keep the newest `N` snapshots", Local: true},
+			&cli.BoolFlag{Name: "json", Usage: "print the result as JSON", Local: true},
 		},
+		Commands: a.snapshotCommands(),
 		Action: func(ctx context.Context, c *cli.Command) error {
+			if first := c.Args().First(); c.Args().Len() > 1 && missing(first) {
+				return unknownCommand(c, first)
+			}
 			dir, _, err := arguments(c, 0, 0)
 			if err != nil {
 				return err

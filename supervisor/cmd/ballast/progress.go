@@ -20,10 +20,11 @@ import (
 // look at each one.
 type output struct {
 	w   *bufio.Writer
+	raw io.Writer // what is below w, for who writes large amounts
 	err error
 }
 
-func newOutput(w io.Writer) *output { return &output{w: bufio.NewWriterSize(w, 64<<10)} }
+func newOutput(w io.Writer) *output { return &output{w: bufio.NewWriterSize(w, 64<<10), raw: w} }
 
 // Write implements io.Writer.
 func (o *output) Write(p []byte) (int, error) {

@@ -237,7 +237,10 @@ const beginningLength = 72
 // beginning is the start of a value, in one line.
 func beginning(value []byte) string {
 	cut := value[:min(len(value), 4*beginningLength)]
-	if !utf8.Valid(cut[:max(0, len(cut)-utf8.UTFMax)]) {
+	for n := 0; len(cut) < len(value) && n < utf8.UTFMax && !utf8.Valid(cut); n++ {
+		cut = cut[:len(cut)-1] // a rune that the cut has split
+	}
+	if !utf8.Valid(cut) {
 		return "(binary)"
 	}
 	clean := strings.Map(func(r rune) rune {

@@ -111,6 +111,8 @@ func TestPrintable(t *testing.T) {
 	}
 	for in, want := range map[string]string{
 		"a\nb": "a·b", "\xff\xfe\xfd\xfc\xfb\xfa": "(binary)", strings.Repeat("é", 500): strings.Repeat("é", beginningLength) + "…",
+		"a" + strings.Repeat("é", 500): "a" + strings.Repeat("é", beginningLength-1) + "…", "text\xff": "(binary)",
+		strings.Repeat("é", 500) + "\xff": strings.Repeat("é", beginningLength) + "…",
 	} {
 		if got := beginning([]byte(in)); got != want {
 			t.Errorf("%q: %s, want %s", in, got, want)

@@ -234,7 +234,11 @@ func TestLocked(t *testing.T) {
 	}
 	before := contents(t, dir)
 	for _, c := range []string{"verify DIR", "inspect DIR", "get DIR k", "scan DIR", "load DIR", "snapshot DIR", "restore DIR",
-		"log dump DIR", "log dump DIR/log", "log verify DIR", "log verify DIR/log"} {
+		"log dump DIR", "log dump DIR/log", "log verify DIR", "log verify DIR/log",
+		"snapshot list DIR", "snapshot list DIR/snapshots", "snapshot show DIR latest", "snapshot get DIR latest k", "snapshot verify DIR", "snapshot export DIR latest",
+		"snapshot import DIR /dev/null", "snapshot import DIR/snapshots /dev/null", "snapshot delete DIR ID", "snapshot prune DIR -keep 1", "snapshot prune DIR -keep 1 -dry-run",
+		"snapshot discard DIR x"} {
+		c = strings.ReplaceAll(c, "ID", strings.Repeat("0", 16)+"-"+strings.Repeat("0", 15)+"1-"+strings.Repeat("0", 15)+"1-000000000001")
 		o := ballast(t, strings.Fields(strings.ReplaceAll(c, "DIR", dir))...)
 		if o.code != exitFailed || !strings.Contains(o.err, "locked by another process") {
 			t.Errorf("%s: exit code %d, want 1 and a word about the lock", c, o.code)
