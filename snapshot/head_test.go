@@ -10,19 +10,6 @@ import (
 	"github.com/ballast-raft/ballast/snapshot"
 )
 
-func exported(t *testing.T, d *snapshot.Dir, id string, offset int64) []byte {
-	t.Helper()
-	e, err := d.Export(id, offset)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := io.ReadAll(e)
-	if err := errors.Join(err, e.Close()); err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
 // TestStreamHead reads heads, and makes streams that begin elsewhere from them:
 // these must be what Export itself gives for that offset.
 func TestStreamHead(t *testing.T) {
