@@ -57,8 +57,9 @@ func SpawnSnapshot(engine *actor.Engine, cfg SnapshotConfig) (*Snapshot, error) 
 	if cfg.MaxStreams == 0 {
 		cfg.MaxStreams = 64
 	}
+	lanes := make([]laneLoad, 1+cfg.Lanes)
 	cfg.New = func(h *Host) Behavior {
-		b := &snapshotBehavior{host: h, cfg: cfg, ending: make([]int, 1+cfg.Lanes)}
+		b := &snapshotBehavior{host: h, cfg: cfg, lanes: lanes}
 		b.streams = newLeases[*stream](h, cfg.Lease, cfg.MaxStreams, func(err error) {
 			h.Event(messages.ActorFailed{Actor: h.PID().ID, Err: err})
 		})
@@ -76,7 +77,7 @@ type snapshotBehavior struct {
 	cfg     SnapshotConfig
 	store   snapshot.Store
 	streams *leases[*stream]
-	ending  []int // jobs of a lane that belong to no open stream
+	lanes   []laneLoad
 }
 
 // stream is one transfer. The actor owns all fields but writer, reader and at,
@@ -181,42 +182,6 @@ func (b *snapshotBehavior) open(r *Request) {
 	case messages.ExportSnapshot:
 		b.exportSnapshot(r, c)
 	}
-}
-
-// work answers a request from the first lane, where what changes the set of
-// snapshots is done in order.
-func (b *snapshotBehavior) work(r *Request, f func() messages.Reply) { b.workIn(0, r, f) }
-
-// read answers a request that reads whole files and changes nothing. It gets a
-// lane like a stream, so that nobody waits for it.
-func (b *snapshotBehavior) read(r *Request, f func() messages.Reply) { b.workIn(b.freeLane(), r, f) }
-
-func (b *snapshotBehavior) workIn(lane int, r *Request, f func() messages.Reply) {
-	b.ending[lane]++
-	b.host.Run(lane, func() func() {
-		reply := f()
-		return func() {
-			b.ending[lane]--
-			r.Reply(reply)
-		}
-	})
-}
-
-// freeLane is the lane with the least to do, except for the first, which is not
-// for streams.
-func (b *snapshotBehavior) freeLane() int {
-	load := make([]int, len(b.ending))
-	copy(load, b.ending)
-	for _, s := range b.streams.all {
-		load[s.lane]++
-	}
-	best := 1
-	for lane := 2; lane < len(load); lane++ {
-		if load[lane] < load[best] {
-			best = lane
-		}
-	}
-	return best
 }
 
 // add opens a stream.

@@ -76,7 +76,7 @@ func (b *snapshotBehavior) openReader(r *Request, s *stream, open func() (messag
 	b.add(s)
 	s.end = func() error { return s.reader.Close() }
 	group := r.Command.Refuse(nil).(messages.SnapshotOpened).Group
-	b.host.Run(s.lane, func() func() {
+	b.run(s.lane, func() func() {
 		o, events, err := open()
 		return func() {
 			for _, e := range events {
@@ -158,7 +158,7 @@ func (b *snapshotBehavior) readChunk(r *Request, c messages.ReadChunk) {
 	}
 	size = min(size, messages.MaxSnapshotChunk)
 	s.underWay++
-	b.host.Run(s.lane, func() func() {
+	b.run(s.lane, func() func() {
 		read := messages.ChunkRead{Tag: c.Tag, Group: c.Group, Stream: s.id}
 		over := error(nil)
 		if s.random {
