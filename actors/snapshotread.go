@@ -163,11 +163,11 @@ func (b *snapshotBehavior) readChunk(r *Request, c messages.ReadChunk) {
 		over := error(nil)
 		if s.random {
 			read.Offset = c.Offset
-			read.Data, read.Err = s.piece(c.Offset, size)
+			read.Data, read.Err = s.piece(c.Offset, c.Buffer, size)
 			read.EOF = read.Err == nil && c.Offset+int64(len(read.Data)) == s.size
 		} else {
 			read.Offset = s.offset
-			read.Data, read.EOF, read.Err = s.next(size)
+			read.Data, read.EOF, read.Err = s.next(c.Buffer, size)
 			if over = read.Err; over != nil {
 				read.Err = errors.Join(read.Err, s.reader.Close())
 			}
@@ -179,9 +179,17 @@ func (b *snapshotBehavior) readChunk(r *Request, c messages.ReadChunk) {
 	})
 }
 
+// buffer returns n bytes, in b if there is room.
+func buffer(b []byte, n int) []byte {
+	if n <= cap(b) {
+		return b[:n]
+	}
+	return make([]byte, n)
+}
+
 // piece reads at an offset.
-func (s *stream) piece(offset int64, size int) ([]byte, error) {
-	data := make([]byte, min(int64(size), s.size-offset))
+func (s *stream) piece(offset int64, b []byte, size int) ([]byte, error) {
+	data := buffer(b, int(min(int64(size), s.size-offset)))
 	if _, err := s.at.ReadAt(data, offset); err != nil && err != io.EOF {
 		return nil, err
 	}
@@ -189,8 +197,8 @@ func (s *stream) piece(offset int64, size int) ([]byte, error) {
 }
 
 // next reads on.
-func (s *stream) next(size int) (data []byte, eof bool, err error) {
-	data = make([]byte, size)
+func (s *stream) next(b []byte, size int) (data []byte, eof bool, err error) {
+	data = buffer(b, size)
 	n, err := io.ReadFull(s.reader, data)
 	s.offset += int64(n)
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {

@@ -35,7 +35,8 @@ type SnapshotReader struct {
 	asked  int64 // bytes of it that were asked for
 	ahead  []posted
 	pos    int64  // of the byte after rest
-	rest   []byte // that came and was not read
+	chunk  []byte // that came last
+	rest   []byte // of it that was not read
 	err    error  // every further call fails with it
 	closed bool
 }
@@ -162,7 +163,9 @@ func (r *SnapshotReader) fail(err error) error {
 // next takes the oldest chunk that was asked for.
 func (r *SnapshotReader) next() error {
 	for len(r.ahead) < r.stream.Credit && r.asked < r.stream.Size {
-		p, err := r.asker.post(r.pid, messages.ReadChunk{Group: r.group, Stream: r.stream.Stream, MaxBytes: defaultChunk})
+		// The chunk that has been read is where the next one goes.
+		p, err := r.asker.post(r.pid, messages.ReadChunk{Group: r.group, Stream: r.stream.Stream, MaxBytes: defaultChunk, Buffer: r.chunk})
+		r.chunk = nil
 		if err != nil {
 			return err
 		}
@@ -180,7 +183,7 @@ func (r *SnapshotReader) next() error {
 	}
 	skip := min(r.skip, int64(len(c.Data)))
 	r.skip -= skip
-	r.rest = c.Data[skip:]
+	r.chunk, r.rest = c.Data, c.Data[skip:]
 	r.pos += int64(len(r.rest))
 	return nil
 }
@@ -227,7 +230,7 @@ func (r *SnapshotReader) Close() error {
 		return nil
 	}
 	r.closed = true
-	r.ahead, r.rest = nil, nil
+	r.ahead, r.chunk, r.rest = nil, nil, nil
 	r.err = fmt.Errorf("actors: read snapshot %s: the reader is closed: %w", r.info.ID, messages.ErrInvalid)
 	return closeStream(r.ctx, r.asker, r.pid, r.group, r.stream.Stream)
 }

@@ -80,9 +80,13 @@ func (b *snapshotBehavior) saveChunk(r *Request, c messages.SaveChunk) {
 		} else {
 			err = errors.Join(err, s.breakOff())
 		}
+		saved := messages.ChunkSaved{Tag: c.Tag, Group: c.Group, Stream: s.id, Seq: c.Seq, Err: err}
+		if err == nil {
+			saved.Data = c.Data // the store has copied it
+		}
 		return func() {
 			b.streams.settle(s, err)
-			r.Reply(messages.ChunkSaved{Tag: c.Tag, Group: c.Group, Stream: s.id, Seq: c.Seq, Err: err})
+			r.Reply(saved)
 		}
 	})
 }

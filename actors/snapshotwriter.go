@@ -26,6 +26,7 @@ type SnapshotWriter struct {
 	stream messages.SaveBegun
 	offset int64  // of the next byte that the caller gives
 	chunk  []byte // being filled
+	spare  []byte // to be filled next, or nil
 	seq    uint64 // of the last chunk that was sent
 	sent   []posted
 	err    error // every further call fails with it
@@ -106,7 +107,9 @@ func (w *SnapshotWriter) ReadFrom(r io.Reader) (n int64, err error) {
 
 // room is where the next bytes go, never nothing.
 func (w *SnapshotWriter) room() []byte {
-	if w.chunk == nil {
+	if w.chunk == nil && w.spare != nil {
+		w.chunk, w.spare = w.spare[:0], nil
+	} else if w.chunk == nil {
 		w.chunk = make([]byte, 0, defaultChunk)
 	}
 	return w.chunk[len(w.chunk):cap(w.chunk)]
@@ -141,8 +144,11 @@ func (w *SnapshotWriter) settle(ctx context.Context, most int) {
 	for w.err == nil && len(w.sent) > most {
 		p := w.sent[0]
 		w.sent = append(w.sent[:0], w.sent[1:]...)
-		if _, err := await[messages.ChunkSaved](ctx, p); err != nil {
+		m, err := await[messages.ChunkSaved](ctx, p)
+		if err != nil {
 			w.fail(err)
+		} else if cap(m.Data) == defaultChunk {
+			w.spare = m.Data
 		}
 	}
 }
@@ -157,12 +163,12 @@ func (w *SnapshotWriter) flush(ctx context.Context) {
 
 func (w *SnapshotWriter) fail(err error) {
 	w.err = fmt.Errorf("actors: write snapshot %s: %w", w.stream.ID, err)
-	w.chunk, w.sent = nil, nil
+	w.chunk, w.spare, w.sent = nil, nil, nil
 }
 
 func (w *SnapshotWriter) over(how string) {
 	w.err = fmt.Errorf("actors: write snapshot %s: it was %s: %w", w.stream.ID, how, messages.ErrInvalid)
-	w.chunk, w.sent = nil, nil
+	w.chunk, w.spare, w.sent = nil, nil, nil
 }
 
 // Finish completes the snapshot. With a nil error it is on disk and survives

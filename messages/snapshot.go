@@ -105,7 +105,10 @@ type ChunkSaved struct {
 	Tag, Group uint64
 	Stream     uint64
 	Seq        uint64
-	Err        error
+	// Data is the chunk's memory, given back to the requester for the next one.
+	// It may be ignored. Nil after an error.
+	Data []byte
+	Err  error
 }
 
 // FinishSave ends a stream: the file is completed, synced, renamed into place

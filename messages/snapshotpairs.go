@@ -48,7 +48,7 @@ func (r SnapshotOpened) Failure() error   { return r.Err }
 func (c ReadChunk) RequestTag() uint64         { return c.Tag }
 func (c ReadChunk) WithTag(tag uint64) Command { c.Tag = tag; return c }
 func (c ReadChunk) Refuse(err error) Reply     { return ChunkRead{Tag: c.Tag, Group: c.Group, Err: err} }
-func (c ReadChunk) Bytes() int                 { return 0 }
+func (c ReadChunk) Bytes() int                 { return len(c.Buffer) }
 func (r ChunkRead) ReplyTag() uint64           { return r.Tag }
 func (r ChunkRead) Failure() error             { return r.Err }
 

@@ -56,6 +56,10 @@ type ReadChunk struct {
 	// MaxBytes bounds the piece; zero means 256 KiB, and MaxSnapshotChunk is
 	// the most.
 	MaxBytes int
+	// Buffer is used for ChunkRead.Data if it is large enough, so that nothing
+	// has to be allocated for a long transfer. Owned by the receiver; after an
+	// error it may still be in use. May be nil.
+	Buffer []byte
 }
 
 // ChunkRead answers ReadChunk. Every byte has been verified again.
