@@ -358,6 +358,34 @@ func TestOpenAtOffsetAndRandom(t *testing.T) {
 	}
 }
 
+// The memory of a chunk goes to and fro, so that a long transfer allocates
+// nothing for each.
+func TestChunksAreReused(t *testing.T) {
+	r := newSnapshotRig(t, nil)
+	defer r.close()
+	state := textState(1, 2*testBlock)
+	b := must[messages.SaveBegun](r.actorRig, messages.BeginSave{Index: 1})
+	m := must[messages.ChunkSaved](r.actorRig, messages.SaveChunk{Stream: b.Stream, Seq: 1, Data: state})
+	if len(m.Data) != len(state) || &m.Data[0] != &state[0] {
+		t.Error("the chunk was not given back")
+	}
+	want := bytes.Clone(state)
+	clear(m.Data) // it is ours again
+	info := must[messages.Saved](r.actorRig, messages.FinishSave{Stream: b.Stream}).Info
+	for _, random := range []bool{false, true} {
+		o := must[messages.SnapshotOpened](r.actorRig, messages.OpenSnapshot{ID: info.ID, Random: random})
+		buf := make([]byte, 100)
+		c := must[messages.ChunkRead](r.actorRig, messages.ReadChunk{Stream: o.Stream, MaxBytes: 90, Buffer: buf})
+		if !bytes.Equal(c.Data, want[:90]) || &c.Data[0] != &buf[0] {
+			t.Errorf("random %v: the buffer was not used", random)
+		}
+		if c := must[messages.ChunkRead](r.actorRig, messages.ReadChunk{Stream: o.Stream, MaxBytes: 110, Buffer: buf[:0:100]}); len(c.Data) != 110 {
+			t.Errorf("random %v: %d bytes, and the buffer is too small", random, len(c.Data))
+		}
+		must[messages.SnapshotClosed](r.actorRig, messages.CloseSnapshot{Stream: o.Stream})
+	}
+}
+
 // A snapshot goes from one actor to another as it is, with a break in between.
 func TestExportImport(t *testing.T) {
 	from, to := newSnapshotRig(t, nil), newSnapshotRig(t, nil)
