@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -585,6 +586,7 @@ func TestSnapshotFiles(t *testing.T) {
 			t.Errorf("%+v, events %+v", a, e)
 		}
 		b := must[messages.SaveBegun](r.actorRig, messages.BeginSave{Group: 1, Index: 9, Resume: true})
+		elsewhere := must[messages.SaveBegun](r.actorRig, messages.BeginSave{Group: 2, Index: 9, Resume: true})
 		l := must[messages.SnapshotFilesListed](r.actorRig, messages.ListSnapshotFiles{Group: 1})
 		if len(l.Aside) != 0 || len(l.Unfinished) != 1 || !l.Unfinished[0].Active {
 			t.Fatalf("%+v", l)
@@ -601,6 +603,7 @@ func TestSnapshotFiles(t *testing.T) {
 			}
 		}
 		must[messages.SaveAborted](r.actorRig, messages.AbortSave{Stream: b.Stream})
+		must[messages.SaveAborted](r.actorRig, messages.AbortSave{Stream: elsewhere.Stream})
 		must[messages.SnapshotFileDiscarded](r.actorRig, messages.DiscardSnapshotFile{Name: a.File.Name})
 		if l := must[messages.SnapshotFilesListed](r.actorRig, messages.ListSnapshotFiles{All: true}); len(l.Aside)+len(l.Unfinished) != 0 {
 			t.Errorf("%+v", l)
@@ -767,6 +770,41 @@ func TestEndingIsResolved(t *testing.T) {
 			})
 		}
 	}
+}
+
+// The actor crashes while an abort waits behind a chunk that hangs: what was
+// written is removed all the same.
+func TestAbortBehindAHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newSnapshotRig(t, func(_ *actors.SnapshotConfig, o *snapshot.Options) { o.PartialSyncBytes = 1 })
+		defer r.close()
+		b := must[messages.SaveBegun](r.actorRig, messages.BeginSave{Index: 9, Resume: true})
+		r.send(b.Stream, textState(1, 5*testBlock))
+		release := r.disk.hold()
+		errs := make(chan error, 2)
+		for _, c := range []messages.Command{
+			messages.SaveChunk{Stream: b.Stream, Seq: 8, Data: textState(2, 3*testBlock)}, messages.AbortSave{Stream: b.Stream},
+		} {
+			go func() {
+				_, err := do[messages.Reply](r.actorRig, c)
+				errs <- err
+			}()
+			synctest.Wait()
+		}
+		r.host.Crash(errors.New("on purpose"))
+		for r.host.Status().State == messages.StateServing {
+			runtime.Gosched() // closing waits for a mutex, of which a bubble knows nothing
+		}
+		release()
+		for range 2 {
+			if err := <-errs; err != nil && !errors.Is(err, messages.ErrCrashed) {
+				t.Error(err)
+			}
+		}
+		if n := r.files("*.part"); n != 0 {
+			t.Error("the unfinished file is left")
+		}
+	})
 }
 
 // exportFrom returns the export of the same snapshot from an offset on.
