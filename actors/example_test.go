@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/anthdm/hollywood/actor"
@@ -33,14 +34,15 @@ func snapshotStream() error {
 	}
 	asker := actors.NewAsker(engine)
 	defer asker.Close()
+	dir, err := os.MkdirTemp("", "ballast")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
 	spawn := func(name string) (*actors.Snapshot, error) {
-		dir, err := os.MkdirTemp("", "ballast")
-		if err != nil {
-			return nil, err
-		}
 		return actors.SpawnSnapshot(engine, actors.SnapshotConfig{
 			Config: actors.Config{Name: name, ID: "snapshot"},
-			Open:   func() (snapshot.Store, error) { return snapshot.OpenDir(dir, snapshot.Options{}) },
+			Open:   func() (snapshot.Store, error) { return snapshot.OpenDir(filepath.Join(dir, name), snapshot.Options{}) },
 		})
 	}
 	here, err := spawn("here")
