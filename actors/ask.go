@@ -133,37 +133,62 @@ func (a *Asker) forget(tag uint64) *call {
 //
 //	got, err := actors.Ask[messages.Got](ctx, asker, pid, messages.Get{Key: key})
 func Ask[R messages.Reply](ctx context.Context, a *Asker, pid *actor.PID, c messages.Command) (R, error) {
-	var none R
+	p, err := a.post(pid, c)
+	if err != nil {
+		var none R
+		return none, err
+	}
+	return await[R](ctx, p)
+}
+
+// posted is a command that was sent and whose reply was not taken yet.
+type posted struct {
+	asker *Asker
+	pid   *actor.PID
+	what  messages.Command
+	call  *call
+	tag   uint64 // zero if a mailbox was handed the call
+}
+
+// post sends a command without waiting for its reply. Commands that a goroutine
+// posts to one pid arrive in order.
+func (a *Asker) post(pid *actor.PID, c messages.Command) (p posted, err error) {
 	if a.closed.Load() {
-		return none, fmt.Errorf("ask %v: the asker is closed: %w", pid, messages.ErrStopped)
+		return p, fmt.Errorf("ask %v: the asker is closed: %w", pid, messages.ErrStopped)
 	}
-	w, tag := a.calls.Get().(*call), uint64(0)
+	p = posted{asker: a, pid: pid, what: c, call: a.calls.Get().(*call)}
 	if m := a.mailbox(pid); m != nil {
-		m.admit(c, a.pid, w)
-	} else {
-		if !a.exists(pid) {
-			return none, fmt.Errorf("ask %v: no such process: %w", pid, messages.ErrUnavailable)
-		}
-		if tag = a.tag.Add(1); !a.expect(tag, w) {
-			return none, fmt.Errorf("ask %v: the asker is closed: %w", pid, messages.ErrStopped)
-		}
-		a.engine.SendWithSender(pid, c.WithTag(tag), a.pid)
+		m.admit(c, a.pid, p.call)
+		return p, nil
 	}
-	r, ok := w.wait(ctx)
+	if !a.exists(pid) {
+		return p, fmt.Errorf("ask %v: no such process: %w", pid, messages.ErrUnavailable)
+	}
+	if p.tag = a.tag.Add(1); !a.expect(p.tag, p.call) {
+		return p, fmt.Errorf("ask %v: the asker is closed: %w", pid, messages.ErrStopped)
+	}
+	a.engine.SendWithSender(pid, c.WithTag(p.tag), a.pid)
+	return p, nil
+}
+
+// await takes the reply to a command that was posted, once.
+func await[R messages.Reply](ctx context.Context, p posted) (R, error) {
+	var none R
+	r, ok := p.call.wait(ctx)
 	if !ok {
-		if tag != 0 {
-			a.forget(tag)
+		if p.tag != 0 {
+			p.asker.forget(p.tag)
 		}
 		// The reply may be on its way: this call is not used again.
-		return none, fmt.Errorf("ask %v: %T: %w", pid, c, ctx.Err())
+		return none, fmt.Errorf("ask %v: %T: %w", p.pid, p.what, ctx.Err())
 	}
 	if r == nil {
-		return none, fmt.Errorf("ask %v: %T: the asker was closed: %w", pid, c, messages.ErrInDoubt)
+		return none, fmt.Errorf("ask %v: %T: the asker was closed: %w", p.pid, p.what, messages.ErrInDoubt)
 	}
-	a.calls.Put(w)
+	p.asker.calls.Put(p.call)
 	reply, ok := r.(R)
 	if !ok {
-		return none, fmt.Errorf("ask %v: %T is answered by %T, not %T: %w", pid, c, r, none, messages.ErrInvalid)
+		return none, fmt.Errorf("ask %v: %T is answered by %T, not %T: %w", p.pid, p.what, r, none, messages.ErrInvalid)
 	}
 	return reply, reply.Failure()
 }

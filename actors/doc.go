@@ -16,5 +16,8 @@
 // the new one. Neither hollywood nor the siblings see any of it. The calls that
 // wait for the disk run on worker actors, so that no mailbox ever does.
 //
-// Ask is the one typed call for code outside of actors.
+// Ask is the one typed call for code outside of actors. For the streams of
+// snapshots there are io.Writer, io.Reader and io.ReaderAt: SnapshotWriter,
+// SnapshotReader, SnapshotReaderAt; SaveSnapshot and ImportSnapshot go on by
+// themselves when the actor crashes.
 package actors

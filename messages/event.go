@@ -136,6 +136,20 @@ func (e DamageFound) Log() (slog.Level, string, []any) {
 	return slog.LevelError, "ballast: damage found", []any{"actor", e.Actor, "err", e.Err}
 }
 
+// DamageSetAside: a damaged snapshot was renamed, so that it is kept for an
+// operator to look at and is not met again: because it was passed over when the
+// newest good one was wanted, or on request.
+type DamageSetAside struct {
+	Actor string
+	File  AsideSnapshot
+}
+
+// Log implements hollywood's EventLogger.
+func (e DamageSetAside) Log() (slog.Level, string, []any) {
+	return slog.LevelWarn, "ballast: damaged snapshot set aside", []any{"actor", e.Actor, "id", e.File.ID, "group", e.File.Group,
+		"index", e.File.Index, "file", e.File.Name}
+}
+
 // DataRebuilt: the application data of a group was brought back from a
 // snapshot (if Snapshot is not empty) and the log.
 type DataRebuilt struct {

@@ -19,6 +19,8 @@ var commands = []messages.Command{
 	messages.BeginSave{}, messages.SaveChunk{}, messages.FinishSave{}, messages.AbortSave{}, messages.Save{},
 	messages.OpenSnapshot{}, messages.ReadChunk{}, messages.CloseSnapshot{}, messages.ListSnapshots{},
 	messages.DeleteSnapshot{}, messages.CleanupSnapshots{}, messages.VerifySnapshot{},
+	messages.SuspendSave{}, messages.ImportSnapshot{}, messages.ExportSnapshot{}, messages.ListSnapshotFiles{},
+	messages.SetAsideSnapshot{}, messages.DiscardSnapshotFile{},
 	messages.Apply{}, messages.Get{}, messages.MultiGet{}, messages.Put{}, messages.Delete{}, messages.CompareAndSwap{},
 	messages.Scan{}, messages.CreateIndex{}, messages.DropIndex{}, messages.ListIndexes{}, messages.QueryIndex{},
 	messages.ReadApplied{}, messages.OpenView{}, messages.ExportChunk{}, messages.CloseView{}, messages.BeginImport{},

@@ -28,29 +28,61 @@ const (
 	MaxSnapshotChunk = 1 << 20
 )
 
-// BeginSave opens a stream into a new snapshot. The stream is given up, and
-// its temporary file removed, when it has been idle for its lease.
+// A stream of chunks towards the snapshot actor, from BeginSave or
+// ImportSnapshot, holds at most Credit chunks in the actor's mailbox, each of at
+// most MaxSnapshotChunk bytes, and what the store's writer holds besides: as
+// many blocks as it compresses at a time and two more, raw and compressed, and
+// 48 bytes for every block written. A chunk beyond the credit is refused with
+// ErrOverloaded.
+
+// BeginSave opens a stream into a new snapshot. A stream that has been idle for
+// its lease is given up: what was written is removed, or kept with Resume.
 type BeginSave struct {
 	Tag, Group  uint64
 	Index, Term uint64
 	// Meta is kept in the file's header, at most MaxSnapshotMeta bytes.
 	Meta []byte
+	// Resume keeps what is written if the stream breaks off: when it is
+	// suspended, its lease runs out, the actor crashes, or the process ends. A
+	// later BeginSave with Resume and the same group, index, term and meta goes
+	// on with it from SaveBegun.Offset. The state must be the same bytes each
+	// time; who cannot be sure of that names its ContentHash.
+	//
+	// A group has at most one unfinished save: a BeginSave with Resume takes it
+	// over from the stream that has it, whose further commands get ErrExpired,
+	// or replaces it if it is of another snapshot.
+	Resume bool
+	// ContentHash is what SnapshotInfo.ContentHash must be; zero means that
+	// anything will do. If the hash is another one FinishSave fails with
+	// ErrCorrupt, and nothing is kept.
+	ContentHash [32]byte
 }
 
-// SaveBegun answers BeginSave. Nothing exists yet that List would show.
+// SaveBegun answers BeginSave and ImportSnapshot. Nothing exists yet that
+// ListSnapshots would show.
 //
-// Errors: ErrInvalid (Index is zero), ErrTooLarge (Meta), ErrDiskFull.
+// Errors: ErrInvalid (Index is zero, ID is not a snapshot id), ErrTooLarge
+// (Meta), ErrDiskFull, ErrOverloaded (too many streams are open).
 type SaveBegun struct {
 	Tag, Group uint64
-	// Stream names the stream in SaveChunk, FinishSave and AbortSave.
+	// Stream names the stream in SaveChunk, FinishSave, SuspendSave and
+	// AbortSave.
 	Stream uint64
+	// ID is what the snapshot will be called; empty for an ImportSnapshot
+	// without one.
+	ID string
+	// Offset is from where the caller goes on: how many bytes of the state are
+	// there already, or in an import, from which offset the other side has to
+	// export. Zero if there is nothing.
+	Offset int64
 	// Credit is how many chunks may be under way unanswered at any time.
 	Credit int
 	Err    error
 }
 
-// SaveChunk adds the next piece of the state to a stream. Chunks are numbered
-// from 1 by Seq, so that a lost or repeated one is noticed.
+// SaveChunk adds the next piece of the state, or of the exported file, to a
+// stream. Chunks are numbered from 1 by Seq, so that a lost or repeated one is
+// noticed.
 type SaveChunk struct {
 	Tag, Group uint64
 	Stream     uint64
@@ -60,25 +92,51 @@ type SaveChunk struct {
 }
 
 // ChunkSaved answers SaveChunk and gives back one credit. Nothing is durable
-// before FinishSave is answered.
+// before FinishSave or SuspendSave is answered.
 //
 // Errors: ErrNotFound (no such stream), ErrOutOfOrder (Seq), ErrTooLarge,
-// ErrExpired, ErrDiskFull. After any of these the stream is gone.
+// ErrExpired, ErrDiskFull; in an import also ErrMalformed (not an export),
+// ErrCorrupt, ErrIncompatible, ErrInvalid (of another snapshot, or from another
+// offset) and ErrConflict (a different snapshot has the id). After any of these
+// the stream is gone; what was written stays if the stream can be resumed and
+// the error does not say that it is of no use. ErrOverloaded: more chunks than
+// the credit are under way; this one was not taken, and the stream goes on.
 type ChunkSaved struct {
 	Tag, Group uint64
 	Stream     uint64
 	Seq        uint64
-	Err        error
+	// Data is the chunk's memory, given back to the requester for the next one.
+	// It may be ignored. Nil after an error.
+	Data []byte
+	Err  error
 }
 
 // FinishSave ends a stream: the file is completed, synced, renamed into place
-// and its directory synced.
+// and its directory synced. An imported file is read whole before.
 type FinishSave struct {
 	Tag, Group uint64
 	Stream     uint64
 }
 
-// AbortSave gives a stream up and removes its temporary file.
+// SuspendSave ends a stream that can be resumed and keeps what was written.
+type SuspendSave struct {
+	Tag, Group uint64
+	Stream     uint64
+}
+
+// SaveSuspended answers SuspendSave. With a nil Err everything that the stream
+// has taken survives power loss, but for the last block of a save if it was not
+// complete: that much has to be sent again.
+//
+// Errors: ErrNotFound (no such stream), ErrExpired (it was suspended before),
+// ErrInvalid (it cannot be resumed: nothing was done), ErrDiskFull. ErrInDoubt
+// after a crash: what there is is kept, and BeginSave will tell how much.
+type SaveSuspended struct {
+	Tag, Group uint64
+	Err        error
+}
+
+// AbortSave gives a stream up and removes what was written.
 type AbortSave struct {
 	Tag, Group uint64
 	Stream     uint64
@@ -86,7 +144,7 @@ type AbortSave struct {
 
 // SaveAborted answers AbortSave.
 //
-// Errors: ErrNotFound (no such stream).
+// Errors: ErrNotFound (no such stream), ErrExpired.
 type SaveAborted struct {
 	Tag, Group uint64
 	Err        error
@@ -102,146 +160,30 @@ type Save struct {
 }
 
 // Saved answers Save and FinishSave. With a nil Err the snapshot is on disk
-// under its final name and survives power loss. Otherwise it does not exist.
+// under its final name and survives power loss. Otherwise it does not exist;
+// what a stream that can be resumed has written stays, unless the error is
+// ErrCorrupt, ErrConflict, ErrMalformed or ErrTooLarge.
 //
-// Errors: those of BeginSave and SaveChunk.
+// Errors: those of BeginSave and SaveChunk; ErrCorrupt (the content hash is not
+// the expected one, or what was imported is damaged); io.ErrUnexpectedEOF (what
+// was imported is not complete); ErrInDoubt (after a crash, if the disk could
+// not be read).
 type Saved struct {
 	Tag, Group uint64
 	Info       SnapshotInfo
 	Err        error
 }
 
-// OpenSnapshot opens a snapshot for reading. An empty ID means the group's
-// newest one that verifies whole. Of any other every stored byte is checked
-// before SnapshotOpened is sent, and what it decompresses to as it is read: what
-// was read should take effect only when ChunkRead has said EOF.
-type OpenSnapshot struct {
-	Tag, Group uint64
-	ID         string
-}
-
-// SnapshotOpened answers OpenSnapshot. The snapshot cannot be deleted while it
-// is open; it is closed by CloseSnapshot or when its lease runs out.
+// ImportSnapshot opens a stream for the copy of a snapshot that another actor
+// exports: the chunks that ExportSnapshot yields, cut in any way, go into
+// SaveChunk. It is ended as a save is, and can always be resumed. FinishSave
+// checks every byte, decompressed as well.
 //
-// Errors: ErrNotFound, ErrInvalid (ID is not a snapshot id), ErrCorrupt.
-type SnapshotOpened struct {
+// A group has at most one unfinished import, as it has one unfinished save.
+type ImportSnapshot struct {
 	Tag, Group uint64
-	// Stream names the open snapshot in ReadChunk and CloseSnapshot.
-	Stream uint64
-	Info   SnapshotInfo
-	Err    error
-}
-
-// ReadChunk asks for the next piece of an open snapshot.
-type ReadChunk struct {
-	Tag, Group uint64
-	Stream     uint64
-	// MaxBytes bounds the piece; zero means 256 KiB, and MaxSnapshotChunk is
-	// the most.
-	MaxBytes int
-}
-
-// ChunkRead answers ReadChunk. Every byte has been verified; EOF proves the
-// content hash of the whole.
-//
-// Errors: ErrNotFound (no such stream), ErrExpired, ErrCorrupt.
-type ChunkRead struct {
-	Tag, Group uint64
-	Stream     uint64
-	Data       []byte
-	// EOF: this was the last piece. Data may be empty then.
-	EOF bool
-	Err error
-}
-
-// CloseSnapshot closes an open snapshot.
-type CloseSnapshot struct {
-	Tag, Group uint64
-	Stream     uint64
-}
-
-// SnapshotClosed answers CloseSnapshot.
-//
-// Errors: ErrNotFound (no such stream).
-type SnapshotClosed struct {
-	Tag, Group uint64
-	Err        error
-}
-
-// ListSnapshots asks for a group's snapshots, or with All for those of every
-// group.
-type ListSnapshots struct {
-	Tag, Group uint64
-	All        bool
-}
-
-// SnapshotsListed answers ListSnapshots, newest first. A file whose header
-// cannot be trusted is not in Snapshots but in Damaged.
-type SnapshotsListed struct {
-	Tag, Group uint64
-	Snapshots  []SnapshotInfo
-	Damaged    []*CorruptError
-	Err        error
-}
-
-// DeleteSnapshot removes a snapshot.
-type DeleteSnapshot struct {
-	Tag, Group uint64
-	ID         string
-}
-
-// SnapshotDeleted answers DeleteSnapshot. With a nil Err the file is gone for
-// good, also after power loss.
-//
-// Errors: ErrNotFound, ErrInvalid (ID is not a snapshot id), ErrConflict (it
-// is open, or it is the group's last good one).
-type SnapshotDeleted struct {
-	Tag, Group uint64
-	Err        error
-}
-
-// CleanupSnapshots removes a group's older snapshots.
-type CleanupSnapshots struct {
-	Tag, Group uint64
-	Retention  Retention
-}
-
-// Retention says which snapshots of a group stay. A snapshot goes when any of
-// the bounds says so; the newest good one and those that are open always stay.
-// The zero value keeps everything.
-type Retention struct {
-	// Keep is the number of snapshots to keep; zero sets no bound.
-	Keep int
-	// MaxAge removes those created longer ago; zero sets no bound.
-	MaxAge time.Duration
-	// MaxBytes bounds the sum of the file sizes, newest first; zero sets no
-	// bound.
-	MaxBytes int64
-	// DryRun removes nothing and reports what would be removed.
-	DryRun bool
-}
-
-// SnapshotsCleanedUp answers CleanupSnapshots.
-type SnapshotsCleanedUp struct {
-	Tag, Group uint64
-	// Removed are the ids that are gone, or would be.
-	Removed []string
-	Err     error
-}
-
-// VerifySnapshot reads a snapshot whole, decompresses it and checks every
-// checksum.
-type VerifySnapshot struct {
-	Tag, Group uint64
-	ID         string
-}
-
-// SnapshotVerified answers VerifySnapshot.
-//
-// Errors: ErrNotFound, ErrInvalid, ErrCorrupt (says where; with a store on disk
-// a *snapshot.DamageError lists every damaged block).
-type SnapshotVerified struct {
-	Tag, Group uint64
-	Info       SnapshotInfo
-	Err        error
+	// ID is the snapshot that must come. If an import of it broke off,
+	// SaveBegun.Offset is from where it goes on: the export may begin there, or
+	// at 0. Without an ID the export says what it is and must begin at 0.
+	ID string
 }

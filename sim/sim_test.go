@@ -62,7 +62,7 @@ func TestSeeds(t *testing.T) {
 	}
 	t.Logf("%d seeds, %d steps (%.0f a second), %v of virtual time, %+v",
 		*seeds, steps, float64(steps)/time.Since(began).Seconds(), virtual, *total)
-	if *seeds >= 40 && (total.Crashes == 0 || total.Kills == 0 || total.PowerCuts == 0 || total.Torn == 0 || total.Snapshots == 0 || total.Restores == 0) {
+	if *seeds >= 40 && (total.Crashes == 0 || total.Kills == 0 || total.PowerCuts == 0 || total.Torn == 0 || total.Snapshots == 0 || total.Restores == 0 || total.Resumed == 0) {
 		t.Errorf("something was never injected or never felt: %+v", *total)
 	}
 }
@@ -82,7 +82,7 @@ func TestDeterminism(t *testing.T) {
 
 // tally counts what happened in the runs.
 type tally struct {
-	Acknowledged, Snapshots, Restores, Crashes, Kills, PowerCuts, Torn int
+	Acknowledged, Snapshots, Restores, Resumed, Crashes, Kills, PowerCuts, Torn int
 }
 
 func scenario(t *testing.T, seed uint64) sim.Result { return scenarioInto(t, seed, &tally{}) }
@@ -94,6 +94,8 @@ type history struct {
 	applied map[uint64]messages.Entry
 	// acked are the operations that were acknowledged, by index.
 	acked map[uint64][]byte
+	// saved are the snapshots that a saver was told of, and their indexes.
+	saved map[string]uint64
 	tally *tally
 	// ghosts: the run is over, and what was frozen goes on only to end.
 	ghosts bool
@@ -285,6 +287,7 @@ func (l *life) check() {
 			l.w.Fail("life %d: the log begins at %d, after the snapshot at %d", l.n, st.Log.First, info.Index)
 		}
 	}
+	l.checkSaves()
 	for _, a := range st.Actors {
 		if a.Requests != a.Replies+uint64(a.Queued) {
 			l.w.Fail("life %d: the ledger of %s does not balance: %+v", l.n, a.Name, a)
@@ -324,7 +327,7 @@ func scenarioInto(t *testing.T, seed uint64, total *tally) sim.Result {
 			root = dir
 		}
 	}
-	h := &history{applied: make(map[uint64]messages.Entry), acked: make(map[uint64][]byte), tally: total}
+	h := &history{applied: make(map[uint64]messages.Entry), acked: make(map[uint64][]byte), saved: make(map[string]uint64), tally: total}
 	cfg := sim.Config{Seed: seed, Observe: h.observe}
 	return sim.Run(t, cfg, func(w *sim.World) {
 		h.w = w
@@ -403,6 +406,10 @@ func (l *life) work(toTheEnd bool) {
 	}
 	if w.Rand().IntN(4) == 0 {
 		w.Every(0.003, func() { w.Engine().SendWithSender(l.storage.Supervisor, messages.Restore{}, op) })
+	}
+	if w.Rand().IntN(2) == 0 {
+		pid := w.Spawn(&saver{l: l}, "saver", fmt.Sprint(l.n))
+		w.Every(0.1, func() { w.Engine().Send(pid, proceed{}) })
 	}
 	stop := make(chan struct{})
 	if !toTheEnd { // but at some delivery in the middle

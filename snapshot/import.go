@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -77,6 +78,13 @@ type importer struct {
 	kept     bool   // it has ended, and that file is still there
 
 	err error // every further call fails with it
+}
+
+// ID implements Importer.
+func (m *importer) ID() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return cmp.Or(m.info.ID, m.id)
 }
 
 type stage int

@@ -15,10 +15,8 @@ import (
 // block is checked when it is decompressed, before any byte of it is served.
 func (d *Dir) Open(id string) (Reader, error) { return d.openReader(id, true) }
 
-// OpenAt opens a snapshot for random access without reading it: only header,
-// index and footer are checked, and each block when it is read. So damage to
-// blocks is met on the way, or not at all; Open and Verify look for it first.
-// The snapshot cannot be deleted until the Reader is closed.
+// OpenAt implements Store. Damage to blocks is met on the way, or not at all;
+// Open and Verify look for it first.
 func (d *Dir) OpenAt(id string) (Reader, error) { return d.openReader(id, false) }
 
 func (d *Dir) openReader(id string, whole bool) (Reader, error) {

@@ -20,6 +20,10 @@ type Store interface {
 	// it by a CRC. The content is checked further as it is read. The snapshot
 	// cannot be deleted until the Reader is closed.
 	Open(id string) (Reader, error)
+	// OpenAt opens a snapshot for random access after it has checked header,
+	// index and footer: each block is checked when it is read. The snapshot
+	// cannot be deleted until the Reader is closed.
+	OpenAt(id string) (Reader, error)
 	// Latest returns the group's newest snapshot that verifies. Damaged ones
 	// before it are returned too, so that they can be reported, and set aside.
 	// messages.ErrNotFound if there is no good one.
@@ -97,6 +101,8 @@ type Store interface {
 // no use.
 type Writer interface {
 	io.Writer
+	// ID is what the snapshot will be called.
+	ID() string
 	// Expect makes Finish fail with messages.ErrCorrupt, and what was written
 	// go, if the content hash of the state is another.
 	Expect(contentHash [32]byte)
@@ -140,6 +146,8 @@ type Exporter interface {
 // has seen the first bytes. Memory is bounded.
 type Importer interface {
 	io.Writer
+	// ID is what the snapshot is called; empty until the stream has said it.
+	ID() string
 	// Finish checks every byte of the file, decompressed as well, and makes the
 	// snapshot durable under its id. If a snapshot with the same id and content
 	// is there already that is what is returned. messages.ErrConflict if

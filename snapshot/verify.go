@@ -12,7 +12,7 @@ import (
 )
 
 // MaxDamagedBlocks is how many blocks a DamageError lists.
-const MaxDamagedBlocks = 1024
+const MaxDamagedBlocks = messages.MaxDamagedBlocks
 
 // DamageError is what Verify has found wrong with the blocks of a snapshot
 // whose header, index and footer are good. It matches messages.ErrCorrupt and
@@ -20,30 +20,9 @@ const MaxDamagedBlocks = 1024
 type DamageError struct {
 	// Info describes the snapshot, as far as it is not damaged.
 	Info messages.SnapshotInfo
-	// Blocks are the damaged blocks in order, the first MaxDamagedBlocks of
-	// them.
-	Blocks []DamagedBlock
-	// Damaged is how many there are, of Total.
-	Damaged, Total int64
-	// RawBytes is how much of the state they hold.
-	RawBytes int64
+	messages.SnapshotDamage
 
 	first *messages.CorruptError
-}
-
-// DamagedBlock is one block that cannot be served.
-type DamagedBlock struct {
-	// Number counts the blocks of the file from zero.
-	Number int64
-	// Offset and Length say where the block is stored in the file, with its
-	// header.
-	Offset, Length int64
-	// From and To are the range of the state that it holds: [From, To).
-	From, To int64
-	// Reason says what is wrong, in a few words; Err is its cause, if there is
-	// one.
-	Reason string
-	Err    error
 }
 
 // Error implements error.
@@ -90,7 +69,7 @@ func (d *Dir) verify(id string) (messages.SnapshotInfo, error) {
 // verifyBlocks decompresses and checks every block of x. It returns a
 // *DamageError, or what kept it from reading on.
 func (d *Dir) verifyBlocks(x *file) error {
-	report := &DamageError{Info: x.info, Total: x.blocks()}
+	report := &DamageError{Info: x.info, SnapshotDamage: messages.SnapshotDamage{Total: x.blocks()}}
 	var mu sync.Mutex
 	buffers := make(chan []byte, d.options.Concurrency)
 	for range d.options.Concurrency {
@@ -128,7 +107,7 @@ func (d *Dir) verifyBlocks(x *file) error {
 func (e *DamageError) add(x *file, number int64, found *damage) {
 	entry := x.entry(number)
 	from := number * int64(x.header.blockBytes)
-	b := DamagedBlock{
+	b := messages.DamagedBlock{
 		Number: number,
 		Offset: entry.offset(),
 		Length: blockFixed + int64(entry.stored()),
@@ -139,7 +118,7 @@ func (e *DamageError) add(x *file, number int64, found *damage) {
 	}
 	e.Damaged++
 	e.RawBytes += b.To - b.From
-	at, _ := slices.BinarySearchFunc(e.Blocks, number, func(b DamagedBlock, n int64) int { return cmp.Compare(b.Number, n) })
+	at, _ := slices.BinarySearchFunc(e.Blocks, number, func(b messages.DamagedBlock, n int64) int { return cmp.Compare(b.Number, n) })
 	if at == 0 {
 		e.first = x.corrupt(found)
 	}

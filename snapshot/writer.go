@@ -271,6 +271,13 @@ func (w *writer) finish() (messages.SnapshotInfo, error) {
 	return info, nil
 }
 
+// ID implements Writer.
+func (w *writer) ID() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.info.ID
+}
+
 // Expect implements Writer.
 func (w *writer) Expect(contentHash [32]byte) {
 	w.mu.Lock()

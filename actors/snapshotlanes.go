@@ -1,0 +1,72 @@
+package actors
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/ballast-raft/ballast/messages"
+)
+
+// laneLoad is what a lane of the snapshot actor has to do. It outlives a failure
+// of the actor, as the call that hangs in a lane does.
+type laneLoad struct {
+	jobs  atomic.Int32 // queued or running
+	since atomic.Int64 // when the running one began, in Unix nanoseconds; 0: none
+}
+
+// laneBusy is how long a job takes after which no stream is put behind it, if
+// there is another lane. A chunk takes milliseconds.
+const laneBusy = time.Second
+
+// run has a lane do some work; see Host.Run.
+func (b *snapshotBehavior) run(lane int, work func() (done func())) {
+	l := &b.lanes[lane]
+	l.jobs.Add(1)
+	b.host.Run(lane, func() func() {
+		l.since.Store(b.host.Now().UnixNano())
+		defer func() {
+			l.since.Store(0)
+			l.jobs.Add(-1)
+		}()
+		return work()
+	})
+}
+
+// freeLane is the lane with the least to do. The first is not for streams.
+func (b *snapshotBehavior) freeLane() int {
+	const behindAll = 1 << 20
+	load := make([]int, len(b.lanes))
+	now := b.host.Now().UnixNano()
+	for i := range b.lanes {
+		l := &b.lanes[i]
+		load[i] = int(l.jobs.Load())
+		if since := l.since.Load(); since != 0 && now-since > int64(laneBusy) {
+			load[i] += behindAll
+		}
+	}
+	for _, s := range b.streams.all {
+		load[s.lane]++
+	}
+	best := 1
+	for i := 2; i < len(load); i++ {
+		if load[i] < load[best] {
+			best = i
+		}
+	}
+	return best
+}
+
+// work answers a request from the first lane, where what changes the set of
+// snapshots is done in order.
+func (b *snapshotBehavior) work(r *Request, f func() messages.Reply) { b.workIn(0, r, f) }
+
+// read answers a request that reads whole files and changes nothing. It gets a
+// lane like a stream, so that nobody waits for it.
+func (b *snapshotBehavior) read(r *Request, f func() messages.Reply) { b.workIn(b.freeLane(), r, f) }
+
+func (b *snapshotBehavior) workIn(lane int, r *Request, f func() messages.Reply) {
+	b.run(lane, func() func() {
+		reply := f()
+		return func() { r.Reply(reply) }
+	})
+}
