@@ -136,6 +136,21 @@ func (e DamageFound) Log() (slog.Level, string, []any) {
 	return slog.LevelError, "ballast: damage found", []any{"actor", e.Actor, "err", e.Err}
 }
 
+// SnapshotPassedOver: a good snapshot of a group that neither the log nor the
+// application data know holds something else than application data, and was left
+// alone.
+type SnapshotPassedOver struct {
+	Actor string
+	Info  SnapshotInfo
+	Err   error
+}
+
+// Log implements hollywood's EventLogger.
+func (e SnapshotPassedOver) Log() (slog.Level, string, []any) {
+	return slog.LevelInfo, "ballast: snapshot is no application data", []any{"actor", e.Actor, "id", e.Info.ID, "group", e.Info.Group,
+		"index", e.Info.Index, "error", e.Err}
+}
+
 // DamageSetAside: a damaged snapshot was renamed, so that it is kept for an
 // operator to look at and is not met again: because it was passed over when the
 // newest good one was wanted, or on request.

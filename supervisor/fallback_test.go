@@ -153,6 +153,26 @@ func TestOnlySnapshotsAreLeft(t *testing.T) {
 	}
 }
 
+// Who keeps a state of another kind in a group of its own finds the service
+// running and the snapshot where it was.
+func TestSnapshotOfSomethingElse(t *testing.T) {
+	s := start(t, t.TempDir())
+	s.fill(0, 3, "v")
+	mine := must[messages.Saved](s, s.storage.Snapshot, messages.Save{Group: 9, Index: 100, Term: 3, Data: []byte("no application data")})
+	for range 2 {
+		s.stop()
+		s = start(t, s.dir)
+		s.filled(0, 3, "v")
+		l := must[messages.SnapshotsListed](s, s.storage.Snapshot, messages.ListSnapshots{Group: 9})
+		if len(l.Snapshots) != 1 || l.Snapshots[0].ID != mine.Info.ID {
+			t.Errorf("%+v", l)
+		}
+		if b := must[messages.BoundsRead](s, s.storage.Log, messages.ReadBounds{Group: 9}); b.Bounds.First != 1 || b.Bounds.Last != 0 {
+			t.Errorf("the log of the group: %+v", b.Bounds)
+		}
+	}
+}
+
 // The log ends before a snapshot although it reaches back to the first entry:
 // the snapshot holds what was acknowledged.
 func TestSnapshotAheadOfOldLog(t *testing.T) {

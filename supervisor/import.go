@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/ballast-raft/ballast/messages"
@@ -115,7 +116,13 @@ func (t *importing) abort(err error) {
 func (t *importing) read() {
 	next := messages.ReadChunk{Group: t.group, Stream: t.open.Stream, MaxBytes: messages.MaxSnapshotChunk}
 	call(t.s, t.s.parts.snapshot.PID(), next, t.abort, func(c messages.ChunkRead) {
-		if c.Err != nil {
+		switch {
+		case errors.Is(c.Err, messages.ErrNotFound), errors.Is(c.Err, messages.ErrExpired):
+			// The snapshot actor has failed meanwhile, or was slow for longer than
+			// the lease (simulation seed 12): the snapshot is still there.
+			t.abort(fmt.Errorf("%w: %w", messages.ErrCrashed, c.Err))
+			return
+		case c.Err != nil:
 			t.abort(c.Err)
 			return
 		}

@@ -24,6 +24,9 @@ import (
 //     that one, it goes on behind it;
 //  6. the entries after that are applied, up to the commit index.
 //
+// A snapshot that is no application data, of a group that neither the log nor
+// the data know, is the user's own and left alone, with an event.
+//
 // A failure that may pass is tried again. One that will not (the log ends
 // before what was applied; neither log nor snapshot reach back far enough)
 // makes the application data unavailable, with an error that says what is
@@ -157,6 +160,17 @@ func (s *supervisor) recoverGroup(id uint64, snapshots []messages.SnapshotInfo, 
 				case err != nil: // those beyond the end of the log are damaged, which has been told
 					replay()
 				case f == ahead:
+					if strange := b.HardState == (messages.HardState{}) && b.First <= 1 && b.Last == 0 && applied == 0; strange {
+						t.fail = func(err error) {
+							if !errors.Is(err, messages.ErrMalformed) {
+								fail(err)
+								return
+							}
+							// A state of the user's own, who keeps the log of it elsewhere.
+							s.host.Event(messages.SnapshotPassedOver{Actor: s.host.PID().ID, Info: o.Info, Err: err})
+							done()
+						}
+					}
 					t.done = func() {
 						s.replay(id, o.Info.Index+1, o.Info.Index, fail, func(uint64) {
 							finish(0, o.Info.ID, "the log ends before the snapshot, and goes on behind it")
