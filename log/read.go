@@ -56,6 +56,33 @@ func (g *group) check(index uint64) error {
 // errRemoved: a segment was removed between the lookup and the open.
 var errRemoved = errors.New("segment removed")
 
+// A lookup holds state for 0.2 us, publish for a few. Whoever finds it held looks
+// that long for a gap before it sleeps: on two processors, one of which is kept
+// busy by a reader, being woken takes 20 to 300 us, and an appender beside it
+// kept 0.36 of its rate instead of 0.43 (medians of seven runs in turns).
+const (
+	gapsForReader = 400
+	gapsForWriter = 200
+)
+
+func (w *WAL) lockState() {
+	for range gapsForWriter {
+		if w.state.TryLock() {
+			return
+		}
+	}
+	w.state.Lock()
+}
+
+func (w *WAL) rlockState() {
+	for range gapsForReader {
+		if w.state.TryRLock() {
+			return
+		}
+	}
+	w.state.RLock()
+}
+
 // Entry implements Store: one pread of exactly the entry's bytes.
 func (w *WAL) Entry(group, index uint64) (messages.Entry, error) {
 	for {
@@ -87,7 +114,7 @@ func (w *WAL) Entry(group, index uint64) (messages.Entry, error) {
 // find looks an entry up. If the error is errNotLoaded, the result has only the
 // segment.
 func (w *WAL) find(group, index uint64) (found, error) {
-	w.state.RLock()
+	w.rlockState()
 	defer w.state.RUnlock()
 	if w.shut {
 		return found{}, messages.ErrStopped
@@ -172,7 +199,7 @@ func (w *WAL) readRange(group, from, to uint64, maxBytes int) ([]messages.Entry,
 // findRange looks up a range: the entries without their data, where that lies,
 // and the reads that it takes.
 func (w *WAL) findRange(group, from, to uint64, maxBytes int) (entries []messages.Entry, locators []locator, pieces []piece, missing *segment, err error) {
-	w.state.RLock()
+	w.rlockState()
 	defer w.state.RUnlock()
 	fail := func(err error) ([]messages.Entry, []locator, []piece, *segment, error) {
 		return nil, nil, nil, nil, err

@@ -260,7 +260,7 @@ func present(path string) error {
 
 // publish lets reads see a batch.
 func (w *WAL) publish(t *writer, b *batch, last uint64) error {
-	w.state.Lock()
+	w.lockState()
 	defer w.state.Unlock()
 	for i := range b.changes {
 		if err := w.index.apply(&b.changes[i], t.segment, b.bodies[i]); err != nil {
