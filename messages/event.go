@@ -136,9 +136,9 @@ func (e DamageFound) Log() (slog.Level, string, []any) {
 	return slog.LevelError, "ballast: damage found", []any{"actor", e.Actor, "err", e.Err}
 }
 
-// SnapshotPassedOver: a good snapshot of a group that neither the log nor the
-// application data know holds something else than application data, and was left
-// alone.
+// SnapshotPassedOver: the newest good snapshot of a group that has no application
+// data holds something else: the state of somebody who uses the log and the
+// snapshots, and has a state machine of their own. Recovery leaves it to them.
 type SnapshotPassedOver struct {
 	Actor string
 	Info  SnapshotInfo

@@ -153,22 +153,48 @@ func TestOnlySnapshotsAreLeft(t *testing.T) {
 	}
 }
 
-// Who keeps a state of another kind in a group of its own finds the service
-// running and the snapshot where it was.
-func TestSnapshotOfSomethingElse(t *testing.T) {
+// Who has a state machine of their own, and uses the log and the snapshots only,
+// finds both where they were: with entries of their own type that were
+// compacted, with a snapshot beyond the log, and with nothing but a snapshot.
+func TestStateMachineOfOnesOwn(t *testing.T) {
+	const compacted, beyond, alone = 7, 8, 9
 	s := start(t, t.TempDir())
 	s.fill(0, 3, "v")
-	mine := must[messages.Saved](s, s.storage.Snapshot, messages.Save{Group: 9, Index: 100, Term: 3, Data: []byte("no application data")})
-	for range 2 {
+	ids := map[uint64]string{}
+	save := func(group, index uint64) {
+		m := must[messages.Saved](s, s.storage.Snapshot, messages.Save{Group: group, Index: index, Term: 1, Data: []byte("no application data")})
+		ids[group] = m.Info.ID
+	}
+	entries := func(group, from uint64, n int) {
+		es := make([]messages.Entry, n)
+		for i := range es {
+			es[i] = messages.Entry{Index: from + uint64(i), Term: 1, Type: 1, Data: []byte("mine")}
+		}
+		must[messages.Appended](s, s.storage.Log, messages.Append{Group: group, Entries: es, HardState: &messages.HardState{Term: 1, Commit: from + uint64(n) - 1}})
+	}
+	entries(compacted, 1, 10)
+	entries(beyond, 1, 10)
+	save(beyond, 20)
+	save(alone, 100)
+	for round := range uint64(3) {
 		s.stop()
 		s = start(t, s.dir)
 		s.filled(0, 3, "v")
-		l := must[messages.SnapshotsListed](s, s.storage.Snapshot, messages.ListSnapshots{Group: 9})
-		if len(l.Snapshots) != 1 || l.Snapshots[0].ID != mine.Info.ID {
-			t.Errorf("%+v", l)
+		// More than the last start has applied of it goes.
+		from := 11 + 10*round
+		entries(compacted, from, 10)
+		save(compacted, from+5)
+		must[messages.Compacted](s, s.storage.Log, messages.TruncateBefore{Group: compacted, Index: from + 6})
+		for group, id := range ids {
+			l := must[messages.SnapshotsListed](s, s.storage.Snapshot, messages.ListSnapshots{Group: group})
+			if len(l.Snapshots) == 0 || l.Snapshots[0].ID != id {
+				t.Errorf("group %d: %+v", group, l)
+			}
 		}
-		if b := must[messages.BoundsRead](s, s.storage.Log, messages.ReadBounds{Group: 9}); b.Bounds.First != 1 || b.Bounds.Last != 0 {
-			t.Errorf("the log of the group: %+v", b.Bounds)
+		for group, want := range map[uint64][2]uint64{compacted: {from + 6, from + 9}, beyond: {1, 10}, alone: {1, 0}} {
+			if b := must[messages.BoundsRead](s, s.storage.Log, messages.ReadBounds{Group: group}).Bounds; b.First != want[0] || b.Last != want[1] {
+				t.Errorf("group %d: %d to %d, want %v", group, b.First, b.Last, want)
+			}
 		}
 	}
 }

@@ -24,8 +24,8 @@ import (
 //     that one, it goes on behind it;
 //  6. the entries after that are applied, up to the commit index.
 //
-// A snapshot that is no application data, of a group that neither the log nor
-// the data know, is the user's own and left alone, with an event.
+// A snapshot that is no application data, of a group that has no data either,
+// belongs to a state machine of the user's own and is left alone, with an event.
 //
 // A failure that may pass is tried again. One that will not (the log ends
 // before what was applied; neither log nor snapshot reach back far enough)
@@ -155,22 +155,11 @@ func (s *supervisor) recoverGroup(id uint64, snapshots []messages.SnapshotInfo, 
 					fail(fmt.Errorf("group %d: the log begins at %d, and index %d was applied: %w", id, b.First, applied, err))
 					return
 				}
-				t := &importing{s: s, group: id, incarnation: incarnation, open: o, fail: fail}
+				t := &importing{s: s, group: id, incarnation: incarnation, open: o, fail: s.unlessStrange(o.Info, fail, done)}
 				switch {
 				case err != nil: // those beyond the end of the log are damaged, which has been told
 					replay()
 				case f == ahead:
-					if strange := b.HardState == (messages.HardState{}) && b.First <= 1 && b.Last == 0 && applied == 0; strange {
-						t.fail = func(err error) {
-							if !errors.Is(err, messages.ErrMalformed) {
-								fail(err)
-								return
-							}
-							// A state of the user's own, who keeps the log of it elsewhere.
-							s.host.Event(messages.SnapshotPassedOver{Actor: s.host.PID().ID, Info: o.Info, Err: err})
-							done()
-						}
-					}
 					t.done = func() {
 						s.replay(id, o.Info.Index+1, o.Info.Index, fail, func(uint64) {
 							finish(0, o.Info.ID, "the log ends before the snapshot, and goes on behind it")
@@ -195,6 +184,26 @@ func (s *supervisor) recoverGroup(id uint64, snapshots []messages.SnapshotInfo, 
 			})
 		})
 	})
+}
+
+// unlessStrange is what an import of a snapshot that holds no application data
+// ends with: if there is no data in its group either, it is the state of
+// somebody who has a state machine of their own, and left to them.
+func (s *supervisor) unlessStrange(info messages.SnapshotInfo, fail func(error), done func()) func(error) {
+	return func(err error) {
+		if !errors.Is(err, messages.ErrMalformed) {
+			fail(err)
+			return
+		}
+		call(s, s.parts.kv.PID(), messages.Scan{Group: info.Group, Limit: 1, KeysOnly: true}, fail, func(m messages.Scanned) {
+			if m.Err != nil || len(m.Pairs) > 0 {
+				fail(errors.Join(err, m.Err))
+				return
+			}
+			s.host.Event(messages.SnapshotPassedOver{Actor: s.host.PID().ID, Info: info, Err: err})
+			done()
+		})
+	}
 }
 
 // committed is up to where a group's log is to be applied. An entry of
