@@ -555,6 +555,40 @@ func TestAskGoesStraightToTheMailbox(t *testing.T) {
 	})
 }
 
+// While a name gets new owners, one after the other, every command to it is
+// answered: by one of them, or with ErrStopped.
+func TestNoCommandIsLostBetweenTwoOwners(t *testing.T) {
+	bubble(t, actors.Config{}, func(t *testing.T, r *rig) {
+		name := actor.NewPID(r.host.PID().Address, r.host.PID().ID)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour) // passes when nothing else is left to do
+		defer cancel()
+		var asking sync.WaitGroup
+		var over atomic.Bool
+		for range 4 {
+			asking.Go(func() {
+				for !over.Load() {
+					if _, err := actors.Ask[messages.Got](ctx, r.asker, name, messages.Get{Key: []byte("x")}); err != nil && !errors.Is(err, messages.ErrStopped) {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		cfg := actors.Config{Name: "test", ID: "scripted", New: func(h *actors.Host) actors.Behavior { return &scripted{h: h, world: r.world} }}
+		for range 5000 {
+			err := r.host.Stop(t.Context())
+			if err == nil {
+				r.host, err = actors.Spawn(r.engine, cfg)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		over.Store(true)
+		asking.Wait()
+	})
+}
+
 // What is left of a call that gave up is nobody else's reply.
 func TestAskGivesUp(t *testing.T) {
 	bubble(t, actors.Config{}, func(t *testing.T, r *rig) {
