@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/anthdm/hollywood/actor"
 	"github.com/ballast-raft/ballast/actors"
@@ -586,6 +589,39 @@ func TestNoCommandIsLostBetweenTwoOwners(t *testing.T) {
 		}
 		over.Store(true)
 		asking.Wait()
+	})
+}
+
+// An asker outlives many owners of a name, and holds none of those that have gone.
+func TestAskerHoldsNoStoppedActor(t *testing.T) {
+	bubble(t, actors.Config{}, func(t *testing.T, r *rig) {
+		var gone []weak.Pointer[scripted]
+		for i := range 8 {
+			cfg := actors.Config{Name: "test", ID: "heir", New: func(h *actors.Host) actors.Behavior {
+				b := &scripted{h: h, world: r.world}
+				gone = append(gone, weak.Make(b))
+				return b
+			}}
+			h, err := actors.Spawn(r.engine, cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if g, err := actors.Ask[messages.Got](t.Context(), r.asker, h.PID(), messages.Get{Key: []byte("x")}); err != nil {
+				t.Fatalf("%d: %v, %v", i, g, err)
+			}
+			if err := h.Stop(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		held := gone[:len(gone)-1] // the last one still answers that it is stopped
+		for try := 0; try < 100 && len(held) > 0; try++ {
+			runtime.GC()
+			held = slices.DeleteFunc(held, func(p weak.Pointer[scripted]) bool { return p.Value() == nil })
+		}
+		if len(held) > 0 {
+			t.Errorf("%d stopped actors are held", len(held))
+		}
+		runtime.KeepAlive(r.asker)
 	})
 }
 
