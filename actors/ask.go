@@ -31,8 +31,9 @@ type Asker struct {
 	// The asker's own, not the package's: channels made in one bubble of
 	// testing/synctest must not be met in another.
 	calls sync.Pool
-	last  atomic.Pointer[Mailbox] // that was asked
-	boxes sync.Map                // *actor.PID to *Mailbox: all that were
+	// The only one that is kept: each holds a whole actor with its store, and a
+	// stopped one may never be asked again.
+	last atomic.Pointer[Mailbox] // that was asked
 }
 
 // call is where one Ask waits. The channel has room for its one reply.
@@ -229,16 +230,12 @@ func (a *Asker) mailbox(pid *actor.PID) *Mailbox {
 	}
 	if m.closed.Load() {
 		a.last.CompareAndSwap(m, nil)
-		a.boxes.Delete(pid)
 		return nil
 	}
 	return m
 }
 
 func (a *Asker) find(pid *actor.PID) *Mailbox {
-	if m, ok := a.boxes.Load(pid); ok {
-		return m.(*Mailbox)
-	}
 	p, ok := mailboxes.Load(pid)
 	if !ok {
 		return nil
@@ -247,7 +244,6 @@ func (a *Asker) find(pid *actor.PID) *Mailbox {
 	if m == nil || m.engine != a.engine || m.closed.Load() {
 		return nil
 	}
-	a.boxes.Store(pid, m)
 	return m
 }
 

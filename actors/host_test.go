@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/anthdm/hollywood/actor"
 	"github.com/ballast-raft/ballast/actors"
@@ -552,6 +555,73 @@ func TestAskGoesStraightToTheMailbox(t *testing.T) {
 		if g, err := actors.Ask[messages.Got](t.Context(), r.asker, old, messages.Get{Key: []byte("heir")}); err != nil || string(g.Value) != "heir" {
 			t.Errorf("the new owner of the name: %q, %v", g.Value, err)
 		}
+	})
+}
+
+// While a name gets new owners, one after the other, every command to it is
+// answered: by one of them, or with ErrStopped.
+func TestNoCommandIsLostBetweenTwoOwners(t *testing.T) {
+	bubble(t, actors.Config{}, func(t *testing.T, r *rig) {
+		name := actor.NewPID(r.host.PID().Address, r.host.PID().ID)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour) // passes when nothing else is left to do
+		defer cancel()
+		var asking sync.WaitGroup
+		var over atomic.Bool
+		for range 4 {
+			asking.Go(func() {
+				for !over.Load() {
+					if _, err := actors.Ask[messages.Got](ctx, r.asker, name, messages.Get{Key: []byte("x")}); err != nil && !errors.Is(err, messages.ErrStopped) {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		cfg := actors.Config{Name: "test", ID: "scripted", New: func(h *actors.Host) actors.Behavior { return &scripted{h: h, world: r.world} }}
+		for range 5000 {
+			err := r.host.Stop(t.Context())
+			if err == nil {
+				r.host, err = actors.Spawn(r.engine, cfg)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		over.Store(true)
+		asking.Wait()
+	})
+}
+
+// An asker outlives many owners of a name, and holds none of those that have gone.
+func TestAskerHoldsNoStoppedActor(t *testing.T) {
+	bubble(t, actors.Config{}, func(t *testing.T, r *rig) {
+		var gone []weak.Pointer[scripted]
+		for i := range 8 {
+			cfg := actors.Config{Name: "test", ID: "heir", New: func(h *actors.Host) actors.Behavior {
+				b := &scripted{h: h, world: r.world}
+				gone = append(gone, weak.Make(b))
+				return b
+			}}
+			h, err := actors.Spawn(r.engine, cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if g, err := actors.Ask[messages.Got](t.Context(), r.asker, h.PID(), messages.Get{Key: []byte("x")}); err != nil {
+				t.Fatalf("%d: %v, %v", i, g, err)
+			}
+			if err := h.Stop(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		held := gone[:len(gone)-1] // the last one still answers that it is stopped
+		for try := 0; try < 100 && len(held) > 0; try++ {
+			runtime.GC()
+			held = slices.DeleteFunc(held, func(p weak.Pointer[scripted]) bool { return p.Value() == nil })
+		}
+		if len(held) > 0 {
+			t.Errorf("%d stopped actors are held", len(held))
+		}
+		runtime.KeepAlive(r.asker)
 	})
 }
 

@@ -39,11 +39,9 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// Mailbox is the process that clients address. Its pid stays valid however
-// often the actor behind it is rebuilt, and after it was stopped: commands are
-// then answered with ErrStopped.
-//
-// It implements hollywood's Processer; Send runs in the sender's goroutine.
+// Mailbox is what clients address. Its pid stays valid however often the actor
+// behind it is rebuilt, and after it was stopped: commands are then answered with
+// ErrStopped.
 //
 // Commands queue here and not in the actor's inbox. The first of a burst is sent
 // there as well, to wake the actor, which then takes the whole burst: a client
@@ -87,61 +85,80 @@ type Mailbox struct {
 	refused          uint64
 }
 
-var _ actor.Processer = (*Mailbox)(nil)
-
 func newMailbox(engine *actor.Engine, kind, id string, limits Limits, burst int) *Mailbox {
 	m := &Mailbox{engine: engine, pid: actor.NewPID(engine.Address(), kind+"/"+id), limits: limits.withDefaults(), burst: burst}
 	m.state.Store(messages.StateOpening)
 	return m
 }
 
-// probe asks a process whether it is a mailbox, which, and whether it has been
-// stopped. A mailbox answers within Send.
-type probe struct {
-	box     *Mailbox
-	stopped bool
+// door is the process behind the pid of a mailbox. It is registered once and for
+// all: the mailbox of the name's next owner takes the place of a stopped one here.
+// If the name left the registry in between, a command that is sent meanwhile
+// would get no answer at all.
+type door struct {
+	pid *actor.PID
+	box atomic.Pointer[Mailbox]
+}
+
+var _ actor.Processer = (*door)(nil)
+
+// probe asks a process whether it is a door, and which. It answers within Send.
+type probe struct{ door *door }
+
+// PID, Start, Invoke and Shutdown complete hollywood's Processer; a door has no
+// queue of its own.
+func (d *door) PID() *actor.PID         { return d.pid }
+func (d *door) Start()                  {}
+func (d *door) Invoke([]actor.Envelope) {}
+func (d *door) Shutdown()               {}
+
+// Send implements hollywood's Processer. It runs in the sender's goroutine.
+func (d *door) Send(_ *actor.PID, msg any, sender *actor.PID) {
+	if p, ok := msg.(*probe); ok {
+		p.door = d
+		return
+	}
+	d.box.Load().send(msg, sender)
 }
 
 // register makes the mailbox reachable under its pid, once start has made a
 // process to forward to. A stopped mailbox of the same name is replaced; any
 // other process there is an error.
 func (m *Mailbox) register(kind, id string, start func()) error {
-	if old := m.engine.Registry.GetPID(kind, id); old != nil {
-		p := &probe{}
-		m.engine.Send(old, p)
-		if !p.stopped {
-			return fmt.Errorf("actors: spawn %s: the name is taken: %w", m.pid, messages.ErrConflict)
-		}
-		m.engine.Registry.Remove(old)
-	}
-	m.engine.SpawnProc(m)
-	// Of two at the same time one wins, and the other is told nothing.
+	taken := fmt.Errorf("actors: spawn %s: the name is taken: %w", m.pid, messages.ErrConflict)
 	p := &probe{}
-	if m.engine.Send(m.pid, p); p.box != m {
-		return fmt.Errorf("actors: spawn %s: the name is taken: %w", m.pid, messages.ErrConflict)
+	if old := m.engine.Registry.GetPID(kind, id); old != nil {
+		if m.engine.Send(old, p); p.door == nil {
+			return taken
+		}
+		if old := p.door.box.Load(); !old.stopped() || !p.door.box.CompareAndSwap(old, m) {
+			return taken
+		}
+	} else {
+		d := &door{pid: m.pid}
+		d.box.Store(m)
+		m.engine.SpawnProc(d)
+		// Of two at the same time one wins, and the other is told nothing.
+		if m.engine.Send(m.pid, p); p.door != d {
+			return taken
+		}
 	}
 	m.publish()
 	start()
 	return nil
 }
 
+// stopped reports whether the name may have a new owner.
+func (m *Mailbox) stopped() bool { return m.closed.Load() && m.target.Load() == nil }
+
 // PID returns the address of the mailbox.
 func (m *Mailbox) PID() *actor.PID { return m.pid }
 
-// Start, Invoke and Shutdown complete hollywood's Processer; a mailbox has no
-// queue of its own.
-func (m *Mailbox) Start()                  {}
-func (m *Mailbox) Invoke([]actor.Envelope) {}
-func (m *Mailbox) Shutdown()               {}
-
-// Send implements hollywood's Processer.
-func (m *Mailbox) Send(_ *actor.PID, msg any, sender *actor.PID) {
+// send takes what was sent to the pid, in the sender's goroutine.
+func (m *Mailbox) send(msg any, sender *actor.PID) {
 	switch msg := msg.(type) {
 	case messages.Command:
 		m.admit(msg, sender, nil)
-	case *probe:
-		msg.box = m
-		msg.stopped = m.closed.Load() && m.target.Load() == nil
 	case jobDone, timeout, idle: // nobody's order depends on them
 		m.forward(msg, sender)
 	default:

@@ -89,8 +89,8 @@ func (s *logScan) survey(data []byte, at uint64, see func(c *change)) uint64 {
 // A mark that is missing, or of another log, is made anew, and what is returned
 // says that nothing else was lost, as far as the records tell: without it, the
 // loss of what was synced last cannot be seen. If records are damaged beside a
-// mark of another log, it may be the manifest that is not of this one, and the
-// log is left alone.
+// mark of another log, or if there is no good one at all, it may be the manifest
+// that is not of this log, and the log is left alone.
 //
 // The error matches messages.ErrCorrupt if the log cannot be ended before the
 // damage, because the manifest or a record that stands for those that were
@@ -112,6 +112,10 @@ func Repair(dir string, dryRun bool, options Options) (*messages.LogCut, error) 
 	}
 	if err == nil && mark != nil && mark.Offset >= 0 && s.damage != nil {
 		err = fmt.Errorf("%w; and %w", mark, s.damage)
+	}
+	if err == nil && mark != nil && s.last < s.manifest.floor && (s.damage != nil || s.torn != "") {
+		path, offset := s.end()
+		err = fmt.Errorf("%w; and %w", mark, s.corrupt(path, offset, "no record here is of the log that the manifest names"))
 	}
 	switch {
 	case err != nil:

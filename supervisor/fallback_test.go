@@ -338,6 +338,41 @@ func TestSnapshotOfAnotherHistory(t *testing.T) {
 	}
 }
 
+// A Restore with Discard of a snapshot that the log contradicts, killed between
+// the swap of the data and the reset of the log: the log is not replayed on top
+// of the snapshot. The state is that of before, or there is none until the data
+// is rebuilt.
+func TestKilledWhileAnotherHistoryIsRestored(t *testing.T) {
+	s, stale, own := foreign(t)
+	s.stop()
+	disk := &images{Disk: durable.OS, t: t, dir: s.dir, files: 1} // the data is there already
+	s = with(t, supervisor.Config{Dir: s.dir, KV: kv.Options{Disk: disk}})
+	must[messages.Restored](s, s.storage.Supervisor, messages.Restore{ID: stale, Discard: true})
+	s.filled(0, 5, "stale")
+	if len(disk.taken) != 2 {
+		t.Fatalf("%d images", len(disk.taken))
+	}
+	swapped := disk.taken[1]
+	alone := filepath.Join(t.TempDir(), "alone")
+	if err := os.CopyFS(alone, os.DirFS(swapped)); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range disk.taken {
+		s := with(t, supervisor.Config{Dir: dir})
+		s.filled(0, 8, "good")
+		if a := s.put("k", "v"); a.Index != 9 {
+			t.Errorf("%+v", a)
+		}
+	}
+	// Without a snapshot to go back to.
+	if err := os.Remove(filepath.Join(alone, "snapshots", own+".snap")); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := tryStart(t, newEngine(t), supervisor.Config{Dir: alone}); !errors.Is(err, messages.ErrCorrupt) {
+		t.Errorf("the log on top of another history: %v, %v", s, err)
+	}
+}
+
 // A log that ends in a later term than a snapshot beyond its end has never held
 // what the snapshot holds.
 func TestSnapshotOfAnEarlierTermAhead(t *testing.T) {

@@ -19,9 +19,9 @@ import (
 //  2. it says where the group's log begins and ends and what is committed;
 //  3. the application data says how far it has applied;
 //  4. snapshots that contradict the log are told, and not used;
-//  5. if the log no longer reaches back to what was applied, or ends before a
-//     snapshot, the newest good snapshot is imported; if the log ends before
-//     that one, it goes on behind it;
+//  5. if the log no longer reaches back to what was applied, or contradicts it,
+//     or ends before a snapshot, the newest good snapshot is imported; if the log
+//     ends before that one, it goes on behind it;
 //  6. the entries after that are applied, up to the commit index.
 //
 // A snapshot that is no application data, of a group that has no data either,
@@ -128,60 +128,80 @@ func (s *supervisor) recoveryFailed(incarnation uint64, err error) {
 // first.
 func (s *supervisor) recoverGroup(id uint64, snapshots []messages.SnapshotInfo, fail func(error), done func()) {
 	incarnation := s.kv
-	s.position(id, fail, func(b messages.LogBounds, applied uint64) {
-		if applied > b.Last {
+	s.position(id, fail, func(b messages.LogBounds, a messages.AppliedRead) {
+		if a.Index > b.Last {
 			fail(fmt.Errorf("group %d: index %d was applied, but the log ends at %d: entries are missing from the log; restore its files, or move the kv directory away to rebuild the data from what is left: %w",
-				id, applied, b.Last, messages.ErrCorrupt))
+				id, a.Index, b.Last, messages.ErrCorrupt))
 			return
 		}
-		commit := s.committed(s.group(id), b)
-		finish := func(n uint64, snapshot, reason string) {
-			if n > 0 || snapshot != "" {
-				s.host.Event(messages.DataRebuilt{Group: id, Snapshot: snapshot, Replayed: n, Reason: reason})
-			}
-			done()
+		s.fit(b, messages.SnapshotInfo{Group: id, Index: a.Index, Term: a.Term}, fail, func(f fit) {
+			s.recoverFrom(id, incarnation, b, a, f == apart, snapshots, fail, done)
+		})
+	})
+}
+
+// recoverFrom is steps 4 to 6 for one group. stray: what was applied is of
+// another history than the log, as a Restore with Discard leaves it that was
+// killed between its swap and its reset. The log on top of that would give a
+// state that never was.
+func (s *supervisor) recoverFrom(id, incarnation uint64, b messages.LogBounds, a messages.AppliedRead, stray bool, snapshots []messages.SnapshotInfo, fail func(error), done func()) {
+	applied := a.Index
+	commit := s.committed(s.group(id), b)
+	needed, why := applied+1 < b.First, "the log no longer reaches back to what was applied"
+	if stray {
+		commit = min(b.HardState.Commit, b.Last) // what was reached is of the other history as well
+		needed, why = true, "what was applied is of another history than the log"
+	}
+	finish := func(n uint64, snapshot, reason string) {
+		if n > 0 || snapshot != "" {
+			s.host.Event(messages.DataRebuilt{Group: id, Snapshot: snapshot, Replayed: n, Reason: reason})
 		}
-		replay := func() {
-			s.replay(id, applied+1, commit, fail, func(n uint64) { finish(n, "", "catching up with the log") })
+		done()
+	}
+	replay := func() {
+		s.replay(id, applied+1, commit, fail, func(n uint64) { finish(n, "", "catching up with the log") })
+	}
+	s.compare(b, snapshots, fail, func(sound []messages.SnapshotInfo, beyond bool) {
+		if !needed && !beyond {
+			replay()
+			return
 		}
-		s.compare(b, snapshots, fail, func(sound []messages.SnapshotInfo, beyond bool) {
-			needed := applied+1 < b.First
-			if !needed && !beyond {
-				replay()
+		s.openUsable(id, b, sound, fail, func(o messages.SnapshotOpened, f fit, err error) {
+			if err != nil && stray {
+				fail(fmt.Errorf("group %d: index %d was applied in term %d, and the log contradicts it: the two are of different histories; move the kv directory away to rebuild the data from what is left: %w: %w",
+					id, a.Index, a.Term, messages.ErrCorrupt, err))
 				return
 			}
-			s.openUsable(id, b, sound, fail, func(o messages.SnapshotOpened, f fit, err error) {
-				if err != nil && needed {
-					fail(fmt.Errorf("group %d: the log begins at %d, and index %d was applied: %w", id, b.First, applied, err))
-					return
+			if err != nil && needed {
+				fail(fmt.Errorf("group %d: the log begins at %d, and index %d was applied: %w", id, b.First, applied, err))
+				return
+			}
+			t := &importing{s: s, group: id, incarnation: incarnation, open: o, fail: s.unlessStrange(o.Info, fail, done)}
+			switch {
+			case err != nil: // those beyond the end of the log are damaged, which has been told
+				replay()
+			case f == ahead:
+				t.done = func() {
+					s.replay(id, o.Info.Index+1, o.Info.Index, fail, func(uint64) {
+						finish(0, o.Info.ID, "the log ends before the snapshot, and goes on behind it")
+					})
 				}
-				t := &importing{s: s, group: id, incarnation: incarnation, open: o, fail: s.unlessStrange(o.Info, fail, done)}
-				switch {
-				case err != nil: // those beyond the end of the log are damaged, which has been told
-					replay()
-				case f == ahead:
-					t.done = func() {
-						s.replay(id, o.Info.Index+1, o.Info.Index, fail, func(uint64) {
-							finish(0, o.Info.ID, "the log ends before the snapshot, and goes on behind it")
-						})
-					}
-					t.importAhead()
-				case !needed:
-					t.close()
-					replay()
-				case f == behind:
-					t.close()
-					fail(fmt.Errorf("group %d: the log begins at %d and the newest good snapshot, %s, ends at %d: the entries between are gone; restore a snapshot that reaches %d: %w",
-						id, b.First, o.Info.ID, o.Info.Index, b.First-1, messages.ErrCorrupt))
-				default:
-					t.done = func() {
-						s.replay(id, o.Info.Index+1, commit, fail, func(n uint64) {
-							finish(n, o.Info.ID, "the log no longer reaches back to what was applied")
-						})
-					}
-					t.begin()
+				t.importAhead()
+			case !needed:
+				t.close()
+				replay()
+			case f == behind:
+				t.close()
+				fail(fmt.Errorf("group %d: the log begins at %d and the newest good snapshot, %s, ends at %d: the entries between are gone; restore a snapshot that reaches %d: %w",
+					id, b.First, o.Info.ID, o.Info.Index, b.First-1, messages.ErrCorrupt))
+			default:
+				t.done = func() {
+					s.replay(id, o.Info.Index+1, commit, fail, func(n uint64) {
+						finish(n, o.Info.ID, why)
+					})
 				}
-			})
+				t.begin()
+			}
 		})
 	})
 }
@@ -222,14 +242,14 @@ func (s *supervisor) committed(g *group, b messages.LogBounds) uint64 {
 }
 
 // position reads where a group's log and its application data are.
-func (s *supervisor) position(id uint64, fail func(error), then func(b messages.LogBounds, applied uint64)) {
+func (s *supervisor) position(id uint64, fail func(error), then func(b messages.LogBounds, a messages.AppliedRead)) {
 	s.bounds(id, fail, func(b messages.LogBounds) {
 		call(s, s.parts.kv.PID(), messages.ReadApplied{Group: id}, fail, func(a messages.AppliedRead) {
 			if a.Err != nil {
 				fail(a.Err)
 				return
 			}
-			then(b, a.Index)
+			then(b, a)
 		})
 	})
 }
@@ -317,7 +337,8 @@ func (s *supervisor) catchUp(g *group) {
 		}
 		s.host.After(retryDelay, func() { s.catchUp(g) })
 	}
-	s.position(g.id, fail, func(b messages.LogBounds, applied uint64) {
+	s.position(g.id, fail, func(b messages.LogBounds, a messages.AppliedRead) {
+		applied := a.Index
 		if applied > b.Last {
 			fail(fmt.Errorf("group %d: index %d was applied, but the log ends at %d: %w", g.id, applied, b.Last, messages.ErrCorrupt))
 			return

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -325,6 +326,61 @@ func TestWhatWasThere(t *testing.T) {
 	}
 	if len(hashes) < 2 || pool.Checked() != len(hashes) {
 		t.Errorf("%d images of %d were checked", pool.Checked(), len(hashes))
+	}
+}
+
+// A power cut may leave a file that ends within a write, and what a file held
+// between two writes.
+func TestPartsOfWrites(t *testing.T) {
+	root := t.TempDir()
+	path := filepath.Join(root, "file")
+	if err := os.WriteFile(path, []byte("aaaa"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	rec, _ := record(t, root)
+	rng := rand.New(rand.NewPCG(5, 6))
+	left := func(contents string) map[string]bool {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(contents), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		rec.Look(contents)
+		all := map[string]bool{}
+		pool := crashtest.NewPool(t.TempDir())
+		var images []*crashtest.Image
+		rec.Images(contents, rng, 1, func(m *crashtest.Image) { images = append(images, m) })
+		for _, m := range images {
+			if err := pool.Do(m, 0, func(dir string) error {
+				b, err := os.ReadFile(filepath.Join(dir, "file"))
+				all[string(b)] = true
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := pool.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	grown := left("aaaabcde")
+	for _, want := range []string{"aaaab", "aaaabc", "aaaabcd", "aaaabcde"} {
+		if !grown[want] {
+			t.Errorf("never %q: %q", want, slices.Sorted(maps.Keys(grown)))
+		}
+	}
+	if again := left("xyaabcde"); !again["aaaabcde"] {
+		t.Errorf("never what was there between: %q", slices.Sorted(maps.Keys(again)))
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(rec.Sync(f), f.Close(), rec.Err()); err != nil {
+		t.Fatal(err)
+	}
+	if synced := left("xyaabcd!"); synced["aaaabcde"] {
+		t.Error("what was there before a sync")
 	}
 }
 

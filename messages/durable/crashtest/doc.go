@@ -24,10 +24,11 @@
 // What was synced is there: the bytes and the length of a file after Sync, the
 // names in a directory after SyncDir. Of everything else any part may be there:
 // all of it or nothing, one file's bytes without another's, a write torn at a
-// byte or at a sector, blocks of 8 to 512 bytes in any subset, a length without
-// its bytes (they are zero), any subset of the names that were added, replaced
-// or removed. A rename is two changes of names, of which one may be lost. Not
-// every subset is tried: few by name, the rest at random.
+// byte or at a sector, a file that ends within a write, blocks of 8 to 512 bytes
+// in any subset, a length without its bytes (they are zero), what a file held
+// before its latest writes, any subset of the names that were added, replaced or
+// removed. A rename is two changes of names, of which one may be lost. Not every
+// subset is tried: few by name, the rest at random.
 //
 // # What is assumed of the store
 //
@@ -37,6 +38,8 @@
 //     disappears otherwise is an error (Err). A file is synced under the name
 //     that it was opened with.
 //   - The name of the recorded directory itself is durable.
+//   - What comes and goes between two steps is not seen: a file that is cut to
+//     nothing and written again at once is taken to be overwritten.
 //
 // Nothing is really synced, so a directory in memory does as well as a disk.
 package crashtest

@@ -109,6 +109,11 @@ func (n *node) pending() bool { return !n.synced.equal(n.now) }
 
 func (n *node) torn(at int) content { return n.mix(n.now.size, func(i int) bool { return i < at }) }
 
+// upTo is the beginning of what a file holds.
+func (c content) upTo(size int) content {
+	return content{bytes.TrimRight(c.data[:min(size, len(c.data))], "\x00"), size}
+}
+
 // mixed keeps a random half of the blocks, and some length.
 func (n *node) mixed(rng *rand.Rand, block int) content {
 	size := n.now.size
@@ -177,6 +182,9 @@ func (r *Recorder) Images(what string, rng *rand.Rand, density int, use func(*Im
 	// Each file that has just been written by itself, and that write torn.
 	for i, path := range files {
 		n := nodes[i]
+		for k, c := range n.between { // it was written back early
+			use(r.image(fmt.Sprintf("%s: %s as it was %d writes ago", what, path, len(n.between)-k), survives, only(n, c, written)))
+		}
 		if !n.latest {
 			continue
 		}
@@ -187,6 +195,9 @@ func (r *Recorder) Images(what string, rng *rand.Rand, density int, use func(*Im
 		stride := (n.to-n.from)/(6*density) + 1
 		for at := n.from + rng.IntN(stride); at < n.to; at += stride {
 			use(r.image(fmt.Sprintf("%s: %s torn at %d", what, path, at), survives, only(n, n.torn(at), written)))
+			if at >= n.synced.size && at < n.now.size { // it had not grown further either
+				use(r.image(fmt.Sprintf("%s: %s cut short at %d", what, path, at), survives, only(n, n.torn(at).upTo(at), written)))
+			}
 		}
 		for at := n.from/512*512 + 512; at < n.to; at += 512 {
 			use(r.image(fmt.Sprintf("%s: %s torn at sector %d", what, path, at/512), survives, only(n, n.torn(at), unwritten)))

@@ -37,6 +37,9 @@ type node struct {
 	dir bool
 
 	synced, now content
+	// between are what it held after the latest sync and before now, oldest
+	// first: what was written back early, and then changed again. The latest few.
+	between []content
 	// from and to are what the latest write has changed; latest is set if no
 	// other operation came after it.
 	from, to int
@@ -95,7 +98,7 @@ func Record(root string) (*Recorder, error) {
 	r.look()
 	var settle func(*node)
 	settle = func(n *node) {
-		n.synced, n.syncedNames = n.now, maps.Clone(n.names)
+		n.synced, n.between, n.syncedNames = n.now, nil, maps.Clone(n.names)
 		n.from, n.to = 0, 0
 		for _, x := range n.names {
 			settle(x)
@@ -175,6 +178,11 @@ func (n *node) write(c content) bool {
 	for n.to > n.from && c.at(n.to-1) == n.now.at(n.to-1) {
 		n.to--
 	}
+	if n.pending() {
+		if n.between = append(n.between, n.now); len(n.between) > 4 {
+			n.between = n.between[1:]
+		}
+	}
 	n.now = c
 	return true
 }
@@ -235,7 +243,7 @@ func (r *Recorder) Sync(f *os.File) error {
 			r.lost(fmt.Errorf("crashtest: sync of %s, which has no such name", f.Name()))
 			return nil
 		}
-		x.synced, x.from, x.to = x.now, 0, 0
+		x.synced, x.between, x.from, x.to = x.now, nil, 0, 0
 		return nil
 	})
 }

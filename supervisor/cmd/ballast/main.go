@@ -10,6 +10,7 @@
 // if something failed, differs or is damaged, 2 if the command line makes no
 // sense, and 130 after Ctrl-C, a hangup or SIGTERM. A second one does not wait
 // for what is under way, and says which temporary directories it could not remove.
+// It is 141 when whoever reads the output of bench or demo has gone away.
 package main
 
 import (
@@ -46,6 +47,16 @@ func main() {
 		cancel(fmt.Errorf("%v: %w", <-signals, errInterrupted))
 		os.Exit(hurry(os.Stderr, <-signals, temporary))
 	}()
+	// Whoever has read enough, as head does, ends the process with the next write,
+	// which is as it should be where there is nothing to remove.
+	unread := make(chan os.Signal, 1)
+	if !signal.Ignored(syscall.SIGPIPE) {
+		temporary.made = func() { signal.Notify(unread, syscall.SIGPIPE) }
+	}
+	go func() {
+		<-unread
+		os.Exit(abandoned(os.Stderr, temporary))
+	}()
 	os.Exit(run(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr))
 }
 
@@ -61,6 +72,18 @@ func hurry(errOut io.Writer, s os.Signal, dirs *scratch) int {
 	}
 	_, _ = fmt.Fprintln(errOut, text) // after a hangup there may be nobody to read it
 	return exitInterrupted
+}
+
+// exitUnread is what a shell makes of the end that SIGPIPE brings.
+const exitUnread = 128 + int(syscall.SIGPIPE)
+
+// abandoned ends the process when nobody reads what it writes any more, and
+// returns its exit code.
+func abandoned(errOut io.Writer, dirs *scratch) int {
+	for _, dir := range dirs.abandon(patience) {
+		_, _ = fmt.Fprintf(errOut, "ballast: %s is left and can be removed\n", dir)
+	}
+	return exitUnread
 }
 
 // errInterrupted is the cause of a context that ended because the user asked

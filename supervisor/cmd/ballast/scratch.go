@@ -16,6 +16,8 @@ type scratch struct {
 	dirs []string
 	// removeAll is os.RemoveAll but in tests.
 	removeAll func(string) error
+	// made, if not nil, is called when there is one.
+	made func()
 }
 
 // temporary are those of this process.
@@ -28,6 +30,9 @@ func (s *scratch) make(parent, pattern string) (string, error) {
 	dir, err := os.MkdirTemp(parent, pattern)
 	if err == nil {
 		s.dirs = append(s.dirs, dir)
+		if s.made != nil {
+			s.made()
+		}
 	}
 	return dir, err
 }

@@ -75,6 +75,27 @@ func TestSignals(t *testing.T) {
 	}
 }
 
+// TestNobodyReads ends a benchmark whose progress nobody reads any more.
+func TestNobodyReads(t *testing.T) {
+	dir := t.TempDir()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(os.Args[0], "bench", "log", "-dir", dir, "-rows", "^append/1x128$", "-rounds", "1000", "-time", "100s")
+	c.Stdout, c.Stderr = w, w
+	wait := begun(t, c, dir)
+	if err := errors.Join(w.Close(), r.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := wait(); c.ProcessState.ExitCode() != exitUnread {
+		t.Errorf("%v, want exit code %d", err, exitUnread)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "*")); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
 // TestNohup goes on after a hangup that it was told to ignore.
 func TestNohup(t *testing.T) {
 	dir := t.TempDir()
