@@ -411,8 +411,9 @@ func TestImportSnapshotOverCrashes(t *testing.T) {
 				io.Closer
 			}{readerFunc(func(p []byte) (int, error) {
 				n, err := e.Read(p[:min(len(p), 50_000)])
-				if crashes++; crashes%17 == 0 && crashes < 100 {
-					[]*snapshotRig{from, to}[crashes/17%2].host.Crash(errors.New("on purpose"))
+				// 40 reads are 7 chunks, more than the credit: some have been written.
+				if crashes++; crashes%40 == 0 && crashes < 200 {
+					[]*snapshotRig{from, to}[crashes/40%2].host.Crash(errors.New("on purpose"))
 				}
 				return n, err
 			}), e}, err
