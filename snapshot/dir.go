@@ -41,6 +41,10 @@ type Dir struct {
 	owners    map[string]owner                  // of unfinished files, by name
 	kept      map[string]owner                  // who left them, until somebody else has them
 	aside     map[string]*messages.CorruptError // what was found wrong, by name
+	// hidden are the ids under which there may be a file whose name is not
+	// known to be durable: until that is synced, and for good if it cannot be.
+	// Nobody may rely on such a snapshot; it may be taken back.
+	hidden map[string]struct{}
 }
 
 // stopper is a reader or an exporter.
@@ -68,6 +72,7 @@ func OpenDir(path string, o Options) (*Dir, error) {
 		owners:    map[string]owner{},
 		kept:      map[string]owner{},
 		aside:     map[string]*messages.CorruptError{},
+		hidden:    map[string]struct{}{},
 	}
 	if err := d.start(); err != nil {
 		if d.lock != nil {
@@ -144,6 +149,15 @@ func (d *Dir) Close() error {
 
 // filePath is where the snapshot with a valid id is kept.
 func (d *Dir) filePath(id string) string { return filepath.Join(d.path, id+fileSuffix) }
+
+// isHidden reports whether the name of a snapshot may not be durable. Who asks
+// after he has opened it, or seen its name, misses none.
+func (d *Dir) isHidden(id string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, hidden := d.hidden[id]
+	return hidden
+}
 
 // running returns an error after Close.
 func (d *Dir) running() error {

@@ -380,8 +380,7 @@ func (m *importer) finish() (messages.SnapshotInfo, error) {
 	if err := m.verify(); err != nil {
 		return messages.SnapshotInfo{}, m.fail(err)
 	}
-	final := m.dir.filePath(m.info.ID)
-	err := m.out.publish(final)
+	err := m.out.publish(m.info.ID)
 	if errors.Is(err, messages.ErrConflict) {
 		// Another import of it was faster; or something else has the id.
 		exists, differs := m.exists(m.info.ID)

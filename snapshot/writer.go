@@ -262,7 +262,7 @@ func (w *writer) finish() (messages.SnapshotInfo, error) {
 	if err := w.complete(); err != nil {
 		return messages.SnapshotInfo{}, w.fail(err)
 	}
-	if err := w.out.publish(w.path); err != nil {
+	if err := w.out.publish(w.info.ID); err != nil {
 		return messages.SnapshotInfo{}, w.fail(err)
 	}
 	w.end(fmt.Errorf("it is finished: %w", messages.ErrInvalid))
