@@ -36,7 +36,7 @@ type Dir struct {
 	mu        sync.Mutex
 	writers   map[string]*writer // by id
 	readers   map[stopper]struct{}
-	importers map[*importer]struct{}
+	importers []*importer                       // in the order of Import
 	open      map[string]int                    // readers of a snapshot, by id, from the start of Open
 	owners    map[string]owner                  // of unfinished files, by name
 	kept      map[string]owner                  // who left them, until somebody else has them
@@ -63,16 +63,15 @@ func OpenDir(path string, o Options) (*Dir, error) {
 		return nil, err
 	}
 	d := &Dir{
-		path:      filepath.Clean(path),
-		options:   o.withDefaults(),
-		writers:   map[string]*writer{},
-		readers:   map[stopper]struct{}{},
-		importers: map[*importer]struct{}{},
-		open:      map[string]int{},
-		owners:    map[string]owner{},
-		kept:      map[string]owner{},
-		aside:     map[string]*messages.CorruptError{},
-		hidden:    map[string]struct{}{},
+		path:    filepath.Clean(path),
+		options: o.withDefaults(),
+		writers: map[string]*writer{},
+		readers: map[stopper]struct{}{},
+		open:    map[string]int{},
+		owners:  map[string]owner{},
+		kept:    map[string]owner{},
+		aside:   map[string]*messages.CorruptError{},
+		hidden:  map[string]struct{}{},
 	}
 	if err := d.start(); err != nil {
 		if d.lock != nil {
@@ -119,14 +118,10 @@ func (d *Dir) Close() error {
 	for r := range d.readers {
 		readers = append(readers, r)
 	}
-	var importers []*importer
-	for m := range d.importers {
-		importers = append(importers, m)
-	}
+	importers := slices.Clone(d.importers)
 	d.mu.Unlock()
 	// By id, so that a test that counts disk operations sees one order.
 	slices.SortFunc(writers, func(a, b *writer) int { return strings.Compare(a.info.ID, b.info.ID) })
-	slices.SortFunc(importers, func(a, b *importer) int { return strings.Compare(a.partName, b.partName) })
 
 	var errs []error
 	for _, w := range writers {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/ballast-raft/ballast/messages"
@@ -44,7 +45,7 @@ func (d *Dir) newImport(id string) (*importer, error) {
 	d.mu.Lock()
 	err := d.running()
 	if err == nil {
-		d.importers[m] = struct{}{}
+		d.importers = append(d.importers, m)
 	}
 	d.mu.Unlock()
 	if err != nil || id == "" {
@@ -518,7 +519,7 @@ func (m *importer) end(err error) {
 		m.dir.unpin(m.info.ID)
 	}
 	m.dir.mu.Lock()
-	delete(m.dir.importers, m)
+	m.dir.importers = slices.DeleteFunc(m.dir.importers, func(o *importer) bool { return o == m })
 	m.dir.mu.Unlock()
 	if m.partName != "" {
 		m.dir.disown(m.partName, m, m.kept)

@@ -40,14 +40,13 @@ func (d *Dir) resume(group, index, term uint64, meta []byte) (*writer, int64, er
 	if err := d.expire(); err != nil {
 		return nil, 0, err
 	}
+	// Dir.Close and another Resume find it as soon as it has an id, and wait
+	// until it is ready.
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	found, err := d.claimSave(w)
 	if err != nil {
 		return nil, 0, err
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.err != nil {
-		return nil, 0, w.err // Dir.Close or another Resume came between
 	}
 	if found {
 		err = w.reopen()
