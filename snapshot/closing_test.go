@@ -54,3 +54,30 @@ func TestCloseWhileBeginning(t *testing.T) {
 		wg.Wait()
 	}
 }
+
+// A clock that stands still, or was set back, gives a save the millisecond of
+// an unfinished one. They must not share an id: Close would end only one of
+// them, and the other would go on in a directory that is no longer locked.
+func TestUnfinishedKeepsItsID(t *testing.T) {
+	path := t.TempDir()
+	d := open(t, path, snapshot.Options{BlockBytes: 512, Now: newClock().Now})
+	w, _, err := d.Resume(0, 1, 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(w.Write(records(1, 1100)))
+	if err := w.Suspend(); err != nil {
+		t.Fatal(err)
+	}
+	plain := check(d.Create(0, 1, 1, nil))
+	check(plain.Write(records(1, 1100)))
+	if _, offset, err := d.Resume(0, 1, 1, nil); err != nil || offset != 1024 {
+		t.Fatal(offset, err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := plain.Finish(); !errors.Is(err, messages.ErrStopped) {
+		t.Errorf("after Close: %v, and there are %v", err, files(t, path))
+	}
+}
