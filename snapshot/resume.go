@@ -142,6 +142,12 @@ func (o *output) reopen(h *header, hash bool) (end int64, entries []byte, err er
 		o.failed, o.synced = true, 0
 		return 0, nil, err
 	}
+	// It may have had its final name already, and been taken back: that must be
+	// durable before it is cut.
+	if err := o.dir.options.Disk.SyncDir(o.dir.path); err != nil {
+		return 0, nil, err
+	}
+	o.named = true
 	entries, err = chain(o.f, h, hash)
 	if err != nil {
 		return 0, nil, err
