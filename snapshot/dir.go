@@ -94,9 +94,7 @@ func (d *Dir) start() (err error) {
 	if _, err = durable.RemoveTemps(d.options.Disk, d.path); err != nil {
 		return err
 	}
-	if err = d.expire(); err != nil {
-		return err
-	}
+	d.expire()
 	d.coder = newCoder(d.options)
 	return nil
 }

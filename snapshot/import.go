@@ -37,9 +37,7 @@ func (d *Dir) newImport(id string) (*importer, error) {
 			return nil, err
 		}
 	}
-	if err := d.expire(); err != nil {
-		return nil, err
-	}
+	d.expire()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	d.mu.Lock()

@@ -37,9 +37,7 @@ func (d *Dir) resume(group, index, term uint64, meta []byte) (*writer, int64, er
 		return nil, 0, err
 	}
 	w.out.keep = true
-	if err := d.expire(); err != nil {
-		return nil, 0, err
-	}
+	d.expire()
 	// Dir.Close and another Resume find it as soon as it has an id, and wait
 	// until it is ready.
 	w.mu.Lock()

@@ -32,9 +32,7 @@ func (d *Dir) create(group, index, term uint64, meta []byte) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.expire(); err != nil {
-		return nil, err
-	}
+	d.expire()
 	if err := d.reserve(w); err != nil {
 		return nil, err
 	}
