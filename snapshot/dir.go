@@ -36,11 +36,15 @@ type Dir struct {
 	mu        sync.Mutex
 	writers   map[string]*writer // by id
 	readers   map[stopper]struct{}
-	importers map[*importer]struct{}
+	importers []*importer                       // in the order of Import
 	open      map[string]int                    // readers of a snapshot, by id, from the start of Open
 	owners    map[string]owner                  // of unfinished files, by name
 	kept      map[string]owner                  // who left them, until somebody else has them
 	aside     map[string]*messages.CorruptError // what was found wrong, by name
+	// hidden are the ids under which there may be a file whose name is not
+	// known to be durable: until that is synced, and for good if it cannot be.
+	// Nobody may rely on such a snapshot; it may be taken back.
+	hidden map[string]struct{}
 }
 
 // stopper is a reader or an exporter.
@@ -59,15 +63,15 @@ func OpenDir(path string, o Options) (*Dir, error) {
 		return nil, err
 	}
 	d := &Dir{
-		path:      filepath.Clean(path),
-		options:   o.withDefaults(),
-		writers:   map[string]*writer{},
-		readers:   map[stopper]struct{}{},
-		importers: map[*importer]struct{}{},
-		open:      map[string]int{},
-		owners:    map[string]owner{},
-		kept:      map[string]owner{},
-		aside:     map[string]*messages.CorruptError{},
+		path:    filepath.Clean(path),
+		options: o.withDefaults(),
+		writers: map[string]*writer{},
+		readers: map[stopper]struct{}{},
+		open:    map[string]int{},
+		owners:  map[string]owner{},
+		kept:    map[string]owner{},
+		aside:   map[string]*messages.CorruptError{},
+		hidden:  map[string]struct{}{},
 	}
 	if err := d.start(); err != nil {
 		if d.lock != nil {
@@ -90,9 +94,7 @@ func (d *Dir) start() (err error) {
 	if _, err = durable.RemoveTemps(d.options.Disk, d.path); err != nil {
 		return err
 	}
-	if err = d.expire(); err != nil {
-		return err
-	}
+	d.expire()
 	d.coder = newCoder(d.options)
 	return nil
 }
@@ -114,14 +116,10 @@ func (d *Dir) Close() error {
 	for r := range d.readers {
 		readers = append(readers, r)
 	}
-	var importers []*importer
-	for m := range d.importers {
-		importers = append(importers, m)
-	}
+	importers := slices.Clone(d.importers)
 	d.mu.Unlock()
 	// By id, so that a test that counts disk operations sees one order.
 	slices.SortFunc(writers, func(a, b *writer) int { return strings.Compare(a.info.ID, b.info.ID) })
-	slices.SortFunc(importers, func(a, b *importer) int { return strings.Compare(a.partName, b.partName) })
 
 	var errs []error
 	for _, w := range writers {
@@ -144,6 +142,15 @@ func (d *Dir) Close() error {
 
 // filePath is where the snapshot with a valid id is kept.
 func (d *Dir) filePath(id string) string { return filepath.Join(d.path, id+fileSuffix) }
+
+// isHidden reports whether the name of a snapshot may not be durable. Who asks
+// after he has opened it, or seen its name, misses none.
+func (d *Dir) isHidden(id string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, hidden := d.hidden[id]
+	return hidden
+}
 
 // running returns an error after Close.
 func (d *Dir) running() error {

@@ -33,8 +33,17 @@ func (d *Dir) openFile(id string) (_ *file, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return openPath(d.filePath(id), info)
+	x, err := openPath(d.filePath(id), info)
+	if !d.isHidden(id) {
+		return x, err
+	}
+	if err == nil {
+		err = x.f.Close()
+	}
+	return nil, errors.Join(errHidden, err)
 }
+
+var errHidden = fmt.Errorf("it is not finished: %w", messages.ErrNotFound)
 
 // openPath is openFile for a snapshot that has another name.
 func openPath(path string, info messages.SnapshotInfo) (_ *file, err error) {

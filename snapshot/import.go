@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/ballast-raft/ballast/messages"
@@ -37,15 +38,13 @@ func (d *Dir) newImport(id string) (*importer, error) {
 			return nil, err
 		}
 	}
-	if err := d.expire(); err != nil {
-		return nil, err
-	}
+	d.expire()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	d.mu.Lock()
 	err := d.running()
 	if err == nil {
-		d.importers[m] = struct{}{}
+		d.importers = append(d.importers, m)
 	}
 	d.mu.Unlock()
 	if err != nil || id == "" {
@@ -388,8 +387,7 @@ func (m *importer) finish() (messages.SnapshotInfo, error) {
 	if err := m.verify(); err != nil {
 		return messages.SnapshotInfo{}, m.fail(err)
 	}
-	final := m.dir.filePath(m.info.ID)
-	err := m.out.publish(final)
+	err := m.out.publish(m.info.ID)
 	if errors.Is(err, messages.ErrConflict) {
 		// Another import of it was faster; or something else has the id.
 		exists, differs := m.exists(m.info.ID)
@@ -527,7 +525,7 @@ func (m *importer) end(err error) {
 		m.dir.unpin(m.info.ID)
 	}
 	m.dir.mu.Lock()
-	delete(m.dir.importers, m)
+	m.dir.importers = slices.DeleteFunc(m.dir.importers, func(o *importer) bool { return o == m })
 	m.dir.mu.Unlock()
 	if m.partName != "" {
 		m.dir.disown(m.partName, m, m.kept)

@@ -39,7 +39,9 @@ func (d *Dir) ids() (ids, strays []string, err error) {
 			strays = append(strays, e.Name())
 			continue
 		}
-		ids = append(ids, id)
+		if !d.isHidden(id) {
+			ids = append(ids, id)
+		}
 	}
 	slices.Sort(ids)
 	return ids, strays, nil

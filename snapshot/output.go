@@ -72,19 +72,23 @@ func (o *output) syncData() error {
 }
 
 // publish makes the complete file durable, first its bytes, then its final
-// name.
-func (o *output) publish(final string) error {
+// name, under which it is hidden until then.
+func (o *output) publish(id string) error {
 	err := o.syncData()
 	err = errors.Join(err, o.close())
 	if err != nil {
 		return err
 	}
-	disk := o.dir.options.Disk
-	o.dir.publishing.Lock()
-	defer o.dir.publishing.Unlock()
-	if _, err := os.Lstat(final); err == nil {
+	d, final := o.dir, o.dir.filePath(id)
+	disk := d.options.Disk
+	d.publishing.Lock()
+	defer d.publishing.Unlock()
+	if _, err := os.Lstat(final); err == nil && !d.isHidden(id) {
 		return fmt.Errorf("%s has appeared meanwhile: %w", final, messages.ErrConflict)
 	}
+	d.mu.Lock()
+	d.hidden[id] = struct{}{}
+	d.mu.Unlock()
 	if err := disk.Rename(o.path, final); err != nil {
 		// Whether the name has changed is not known, but nobody else's file
 		// can have it.
@@ -100,6 +104,9 @@ func (o *output) publish(final string) error {
 		}
 		return errors.Join(err, o.remove(final))
 	}
+	d.mu.Lock()
+	delete(d.hidden, id)
+	d.mu.Unlock()
 	return nil
 }
 

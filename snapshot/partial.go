@@ -183,9 +183,10 @@ func (d *Dir) removePartial(name string) (bool, error) {
 
 // expire removes unfinished files that have not been written to for longer than
 // Options.KeepPartial. One that was written to in the future, by a clock that
-// has been set back, is new.
-func (d *Dir) expire() error {
-	return d.removePartials(func(p partial) (bool, error) {
+// has been set back, is new. An error is not reported: one that cannot be
+// removed is met again, and is no reason to do without new snapshots.
+func (d *Dir) expire() {
+	_ = d.removePartials(func(p partial) (bool, error) {
 		st, err := os.Lstat(filepath.Join(d.path, p.name))
 		if err != nil {
 			return false, err
@@ -212,6 +213,7 @@ func (d *Dir) removePartials(match func(partial) (bool, error)) error {
 	if err != nil {
 		return err
 	}
+	var errs []error
 	for _, p := range all {
 		if d.owned(p.name) {
 			continue
@@ -221,10 +223,10 @@ func (d *Dir) removePartials(match func(partial) (bool, error)) error {
 			_, err = d.removePartial(p.name)
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, messages.ErrConflict) {
-			return err
+			errs = append(errs, err)
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (d *Dir) owned(name string) bool {

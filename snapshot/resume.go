@@ -37,17 +37,14 @@ func (d *Dir) resume(group, index, term uint64, meta []byte) (*writer, int64, er
 		return nil, 0, err
 	}
 	w.out.keep = true
-	if err := d.expire(); err != nil {
-		return nil, 0, err
-	}
+	d.expire()
+	// Dir.Close and another Resume find it as soon as it has an id, and wait
+	// until it is ready.
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	found, err := d.claimSave(w)
 	if err != nil {
 		return nil, 0, err
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.err != nil {
-		return nil, 0, w.err // Dir.Close or another Resume came between
 	}
 	if found {
 		err = w.reopen()
@@ -143,6 +140,12 @@ func (o *output) reopen(h *header, hash bool) (end int64, entries []byte, err er
 		o.failed, o.synced = true, 0
 		return 0, nil, err
 	}
+	// It may have had its final name already, and been taken back: that must be
+	// durable before it is cut.
+	if err := o.dir.options.Disk.SyncDir(o.dir.path); err != nil {
+		return 0, nil, err
+	}
+	o.named = true
 	entries, err = chain(o.f, h, hash)
 	if err != nil {
 		return 0, nil, err

@@ -37,6 +37,9 @@ func (d *Dir) deleteOne(id string) error {
 	if _, err := os.Lstat(d.filePath(id)); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %w", messages.ErrNotFound, err)
 	}
+	if d.isHidden(id) {
+		return errHidden
+	}
 	if d.isOpen(id) {
 		return errOpen
 	}
@@ -114,6 +117,9 @@ func (d *Dir) remove(id string) error {
 	}
 	if d.open[id] > 0 {
 		return errOpen
+	}
+	if _, hidden := d.hidden[id]; hidden {
+		return errHidden
 	}
 	err := d.options.Disk.Remove(d.filePath(id))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/ballast-raft/ballast/messages"
@@ -31,9 +32,7 @@ func (d *Dir) create(group, index, term uint64, meta []byte) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.expire(); err != nil {
-		return nil, err
-	}
+	d.expire()
 	if err := d.reserve(w); err != nil {
 		return nil, err
 	}
@@ -81,7 +80,8 @@ func (w *writer) begin() error {
 	return w.out.write(w.header.encode())
 }
 
-// reserve gives w an id that no file and no other writer has.
+// reserve gives w an id that no file and no other writer has, nor an unfinished
+// save: that can be gone on with, under its id, while w is written.
 func (d *Dir) reserve(w *writer) error {
 	created := uint64(min(max(d.options.Now().UnixMilli(), 0), maxCreated))
 	d.mu.Lock()
@@ -89,9 +89,13 @@ func (d *Dir) reserve(w *writer) error {
 	if err := d.running(); err != nil {
 		return err
 	}
+	unfinished, err := d.partials()
+	if err != nil {
+		return err
+	}
 	for ; created <= maxCreated; created++ {
 		id := formatID(w.header.group, w.header.term, w.header.index, created)
-		if d.writers[id] != nil {
+		if d.writers[id] != nil || slices.ContainsFunc(unfinished, func(p partial) bool { return !p.imported && p.info.ID == id }) {
 			continue
 		}
 		_, err := os.Lstat(d.filePath(id))
@@ -262,7 +266,7 @@ func (w *writer) finish() (messages.SnapshotInfo, error) {
 	if err := w.complete(); err != nil {
 		return messages.SnapshotInfo{}, w.fail(err)
 	}
-	if err := w.out.publish(w.path); err != nil {
+	if err := w.out.publish(w.info.ID); err != nil {
 		return messages.SnapshotInfo{}, w.fail(err)
 	}
 	w.end(fmt.Errorf("it is finished: %w", messages.ErrInvalid))

@@ -2,10 +2,13 @@ package supervisor
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/ballast-raft/ballast/actors"
 	"github.com/ballast-raft/ballast/messages"
+	"github.com/ballast-raft/ballast/snapshot"
 )
 
 // restore is the flow behind messages.Restore:
@@ -189,7 +192,8 @@ func (t *restoring) load() {
 }
 
 // dropNewer removes the snapshots of a history that is being given up, so that
-// no recovery will ever start from one of them.
+// no recovery will ever start from one of them: also those that cannot be read
+// now, which may pass.
 func (t *restoring) dropNewer() {
 	snap := t.s.parts.snapshot.PID()
 	call(t.s, snap, messages.ListSnapshots{Group: t.c.Group}, t.fail, func(l messages.SnapshotsListed) {
@@ -202,7 +206,17 @@ func (t *restoring) dropNewer() {
 			t.fail(fmt.Errorf("snapshot %s is gone: %w", t.id, messages.ErrNotFound))
 			return
 		}
-		newer := l.Snapshots[:at]
+		var newer []string
+		for _, info := range l.Snapshots[:at] {
+			newer = append(newer, info.ID)
+		}
+		for _, d := range l.Damaged {
+			// The ids of one group sort from old to new.
+			id := strings.TrimSuffix(filepath.Base(d.Path), ".snap")
+			if _, err := snapshot.ParseID(id); err == nil && id > t.id {
+				newer = append(newer, id)
+			}
+		}
 		var next func()
 		next = func() {
 			if len(newer) == 0 {
@@ -213,7 +227,7 @@ func (t *restoring) dropNewer() {
 				}
 				return
 			}
-			id := newer[0].ID
+			id := newer[0]
 			newer = newer[1:]
 			call(t.s, snap, messages.DeleteSnapshot{Group: t.c.Group, ID: id}, t.fail, func(m messages.SnapshotDeleted) {
 				if m.Err != nil && !missing(m.Err) {

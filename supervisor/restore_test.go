@@ -73,3 +73,32 @@ func TestRestoreOfBadContent(t *testing.T) {
 	}
 	s.expect("k", "theirs")
 }
+
+// A snapshot of a history that is discarded goes, also if it cannot be read at
+// that moment: it may be readable at the next start.
+func TestDiscardOfTheUnreadable(t *testing.T) {
+	s := start(t, t.TempDir())
+	s.put("k", "one")
+	first := s.snapshot()
+	s.put("k", "two")
+	second := s.snapshot()
+	name := filepath.Join(s.dir, "snapshots", second.Info.ID+".snap")
+	file, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flip(t, name, 20)
+	r, err := ask[messages.Restored](s, s.storage.Supervisor, messages.Restore{ID: first.Info.ID, Discard: true})
+	if err != nil || r.Applied != first.Info.Index {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	s.expect("k", "one")
+	s.stop()
+	if _, err := os.Stat(name); err == nil { // the disk can read it again
+		if err := os.WriteFile(name, file, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = start(t, s.dir)
+	s.expect("k", "one")
+}
