@@ -18,9 +18,13 @@ const (
 	// ahead: it lies beyond the end of the log.
 	ahead
 	// apart: the log has an entry of another term where the snapshot ends, or
-	// ends in a later term before it. Raft rules that out for two replicas of
-	// one history: the one or the other is of another, and to replay the log on
-	// top of such a snapshot would give a state that never was.
+	// ends in a later term before it. Up to the commit index Raft rules that out
+	// for two replicas of one history: the one or the other is of another, and
+	// to replay the log on top of such a snapshot would give a state that never
+	// was. Beyond it a follower may hold such entries, which a later leader
+	// takes back (Raft, figure 8). The two cannot be told apart without a commit
+	// index, which not every engine stores, so the snapshot is left alone and
+	// reported: a leader sends it again.
 	apart
 )
 

@@ -22,10 +22,12 @@ type importing struct {
 	fail   func(error)
 	done   func()
 
-	id       uint64 // of the import
-	underWay int
-	ended    bool
-	failed   bool
+	id uint64 // of the import
+	// resetting: the log has been told to go on behind the snapshot.
+	resetting bool
+	underWay  int
+	ended     bool
+	failed    bool
 }
 
 // importWindow is how many chunks of an import are under way.
@@ -58,6 +60,7 @@ func (t *importing) importAhead() {
 			t.abort(fmt.Errorf("the application data has failed meanwhile: %w", messages.ErrCrashed))
 			return
 		}
+		t.resetting = true
 		call(t.s, t.s.parts.log.PID(), messages.ResetLog{Group: t.group, Index: info.Index, Term: info.Term}, t.abort, func(m messages.LogReset) {
 			if m.Err != nil {
 				t.abort(m.Err)
