@@ -512,3 +512,30 @@ func TestDiscardToADeletedSnapshot(t *testing.T) {
 	s.filled(0, 2, "2")
 	s.expect("a", "1")
 }
+
+// strange saves a state that is no application data.
+func (s *service) strange(group, index, term uint64, state string) messages.SnapshotInfo {
+	s.t.Helper()
+	return must[messages.Saved](s, s.storage.Snapshot, messages.Save{Group: group, Index: index, Term: term, Data: []byte(state)}).Info
+}
+
+// A snapshot of something else beside application data is passed over: the data
+// is served, from the log or from the snapshot before it.
+func TestSnapshotOfSomethingElseBesideData(t *testing.T) {
+	s := start(t, t.TempDir())
+	s.fill(0, 3, "v")
+	s.strange(0, 42, 3, "no application data")
+	s.stop()
+	s = start(t, s.dir)
+	s.filled(0, 3, "v")
+
+	must[messages.SnapshotCreated](s, s.storage.Supervisor, messages.CreateSnapshot{})
+	s.stop()
+	s.lose("kv")
+	s = start(t, s.dir)
+	s.filled(0, 3, "v")
+	b := must[messages.BoundsRead](s, s.storage.Log, messages.ReadBounds{}).Bounds
+	if b.First != 4 || b.Last != 3 {
+		t.Errorf("the log: %+v", b)
+	}
+}

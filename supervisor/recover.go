@@ -24,8 +24,9 @@ import (
 //     that one, it goes on behind it;
 //  6. the entries after that are applied, up to the commit index.
 //
-// A snapshot that is no application data, of a group that has no data either,
-// belongs to a state machine of the user's own and is left alone, with an event.
+// A snapshot that is no application data is left alone, with an event, and the
+// next older one is looked at. If a group has no others and no data either, it
+// belongs to a state machine of the user's own.
 //
 // A failure that may pass is tried again. One that will not (the log ends
 // before what was applied; neither log nor snapshot reach back far enough)
@@ -150,12 +151,30 @@ func (s *supervisor) recoverGroup(id uint64, snapshots []messages.SnapshotInfo, 
 				replay()
 				return
 			}
-			s.openUsable(id, b, sound, fail, func(o messages.SnapshotOpened, f fit, err error) {
+			var strange error // of the newest that is no application data
+			var use func(o messages.SnapshotOpened, f fit, err error)
+			use = func(o messages.SnapshotOpened, f fit, err error) {
+				if err != nil && needed && strange != nil {
+					s.unlessData(id, fail, strange, done)
+					return
+				}
 				if err != nil && needed {
 					fail(fmt.Errorf("group %d: the log begins at %d, and index %d was applied: %w", id, b.First, applied, err))
 					return
 				}
-				t := &importing{s: s, group: id, incarnation: incarnation, open: o, fail: s.unlessStrange(o.Info, fail, done)}
+				t := &importing{s: s, group: id, incarnation: incarnation, open: o, fail: fail}
+				t.fail = func(err error) {
+					if !errors.Is(err, messages.ErrMalformed) {
+						fail(err)
+						return
+					}
+					s.host.Event(messages.SnapshotPassedOver{Actor: s.host.PID().ID, Info: o.Info, Err: err})
+					if strange == nil {
+						strange = err
+					}
+					sound = slices.DeleteFunc(sound, func(info messages.SnapshotInfo) bool { return info.ID == o.Info.ID })
+					s.openOlder(id, b, sound, fail, use)
+				}
 				switch {
 				case err != nil: // those beyond the end of the log are damaged, which has been told
 					replay()
@@ -169,6 +188,9 @@ func (s *supervisor) recoverGroup(id uint64, snapshots []messages.SnapshotInfo, 
 				case !needed:
 					t.close()
 					replay()
+				case f == behind && strange != nil:
+					t.close()
+					s.unlessData(id, fail, strange, done)
 				case f == behind:
 					t.close()
 					fail(fmt.Errorf("group %d: the log begins at %d and the newest good snapshot, %s, ends at %d: the entries between are gone; restore a snapshot that reaches %d: %w",
@@ -181,29 +203,24 @@ func (s *supervisor) recoverGroup(id uint64, snapshots []messages.SnapshotInfo, 
 					}
 					t.begin()
 				}
-			})
+			}
+			s.openUsable(id, b, sound, fail, use)
 		})
 	})
 }
 
-// unlessStrange is what an import of a snapshot that holds no application data
-// ends with: if there is no data in its group either, it is the state of
-// somebody who has a state machine of their own, and left to them.
-func (s *supervisor) unlessStrange(info messages.SnapshotInfo, fail func(error), done func()) func(error) {
-	return func(err error) {
-		if !errors.Is(err, messages.ErrMalformed) {
-			fail(err)
+// unlessData ends the recovery of a group that has been compacted and has only
+// snapshots that are no application data, as err says. If there is no data
+// either, they are the state of somebody who has a state machine of their own,
+// and left to them.
+func (s *supervisor) unlessData(id uint64, fail func(error), err error, done func()) {
+	call(s, s.parts.kv.PID(), messages.Scan{Group: id, Limit: 1, KeysOnly: true}, fail, func(m messages.Scanned) {
+		if m.Err != nil || len(m.Pairs) > 0 {
+			fail(errors.Join(err, m.Err))
 			return
 		}
-		call(s, s.parts.kv.PID(), messages.Scan{Group: info.Group, Limit: 1, KeysOnly: true}, fail, func(m messages.Scanned) {
-			if m.Err != nil || len(m.Pairs) > 0 {
-				fail(errors.Join(err, m.Err))
-				return
-			}
-			s.host.Event(messages.SnapshotPassedOver{Actor: s.host.PID().ID, Info: info, Err: err})
-			done()
-		})
-	}
+		done()
+	})
 }
 
 // committed is up to where a group's log is to be applied. An entry of
