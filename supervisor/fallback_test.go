@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/anthdm/hollywood/actor"
+	"github.com/ballast-raft/ballast/actors"
 	"github.com/ballast-raft/ballast/kv"
 	raftlog "github.com/ballast-raft/ballast/log"
 	"github.com/ballast-raft/ballast/messages"
@@ -537,5 +538,44 @@ func TestSnapshotOfSomethingElseBesideData(t *testing.T) {
 	b := must[messages.BoundsRead](s, s.storage.Log, messages.ReadBounds{}).Bounds
 	if b.First != 4 || b.Last != 3 {
 		t.Errorf("the log: %+v", b)
+	}
+}
+
+// A state that is too short to be told from the beginning of application data
+// does not cost its owner the log before it.
+func TestShortStateOfSomethingElse(t *testing.T) {
+	for _, state := range []string{"", "{}", "BLSTKVST"} {
+		s := start(t, t.TempDir())
+		must[messages.Appended](s, s.storage.Log, messages.Append{Group: 7, Entries: []messages.Entry{{Index: 1, Term: 1, Type: 1, Data: []byte("mine")}}})
+		s.strange(7, 20, 1, state)
+		s.stop()
+		s = start(t, s.dir)
+		if b := must[messages.BoundsRead](s, s.storage.Log, messages.ReadBounds{Group: 7}).Bounds; b.First != 1 || b.Last != 1 {
+			t.Errorf("%q: the log is %d to %d, want 1 to 1", state, b.First, b.Last)
+		}
+		s.stop()
+	}
+}
+
+// Nothing is given up for a snapshot that holds something else.
+func TestDiscardToSomethingElse(t *testing.T) {
+	s := start(t, t.TempDir())
+	s.fill(0, 3, "v")
+	good := must[messages.SnapshotCreated](s, s.storage.Supervisor, messages.CreateSnapshot{}).Info
+	s.fill(0, 3, "w")
+	for _, index := range []uint64{2, 42} {
+		mine := s.strange(0, index, 1, "no application data")
+		r, err := actors.Ask[messages.Restored](t.Context(), s.storage.Asker(), s.storage.Supervisor, messages.Restore{ID: mine.ID, Discard: true})
+		if !errors.Is(err, messages.ErrMalformed) {
+			t.Errorf("%+v, %v", r, err)
+		}
+		if b := must[messages.BoundsRead](s, s.storage.Log, messages.ReadBounds{}).Bounds; b.First != 4 || b.Last != 6 {
+			t.Errorf("the log: %+v", b)
+		}
+		l := must[messages.SnapshotsListed](s, s.storage.Snapshot, messages.ListSnapshots{})
+		if !slices.ContainsFunc(l.Snapshots, func(i messages.SnapshotInfo) bool { return i.ID == good.ID }) {
+			t.Errorf("the good snapshot is gone: %+v", l.Snapshots)
+		}
+		s.filled(0, 3, "w")
 	}
 }

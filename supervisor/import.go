@@ -32,8 +32,9 @@ type importing struct {
 const importWindow = 2
 
 // importSnapshot replaces a group's data by a snapshot, the newest good one if
-// id is empty.
-func (s *supervisor) importSnapshot(group uint64, id string, fail func(error), done func(messages.SnapshotInfo)) {
+// id is empty. before, if not nil, comes when all of the state is there and does
+// not count yet: it changes what must not outlive the old data.
+func (s *supervisor) importSnapshot(group uint64, id string, before func(fail func(error), then func()), fail func(error), done func(messages.SnapshotInfo)) {
 	incarnation := s.kv
 	call(s, s.parts.snapshot.PID(), messages.OpenSnapshot{Group: group, ID: id}, fail, func(o messages.SnapshotOpened) {
 		if o.Err != nil {
@@ -41,8 +42,28 @@ func (s *supervisor) importSnapshot(group uint64, id string, fail func(error), d
 			return
 		}
 		t := &importing{s: s, group: group, incarnation: incarnation, open: o, fail: fail, done: func() { done(o.Info) }}
+		if before != nil {
+			t.before = func() {
+				if t.current() {
+					before(t.abort, func() {
+						if t.current() {
+							t.swap()
+						}
+					})
+				}
+			}
+		}
 		t.begin()
 	})
+}
+
+// current aborts the import if the application data has failed meanwhile.
+func (t *importing) current() bool {
+	if t.s.kv == t.incarnation {
+		return true
+	}
+	t.abort(fmt.Errorf("the application data has failed meanwhile: %w", messages.ErrCrashed))
+	return false
 }
 
 // importAhead imports a snapshot that lies beyond the end of the log, and has
@@ -54,8 +75,7 @@ func (s *supervisor) importSnapshot(group uint64, id string, fail func(error), d
 func (t *importing) importAhead() {
 	info := t.open.Info
 	t.before = func() {
-		if t.s.kv != t.incarnation {
-			t.abort(fmt.Errorf("the application data has failed meanwhile: %w", messages.ErrCrashed))
+		if !t.current() {
 			return
 		}
 		call(t.s, t.s.parts.log.PID(), messages.ResetLog{Group: t.group, Index: info.Index, Term: info.Term}, t.abort, func(m messages.LogReset) {
@@ -89,11 +109,9 @@ func (t *importing) begin() {
 			return
 		}
 		t.id = b.Import
-		if t.s.kv != t.incarnation {
-			t.abort(fmt.Errorf("the application data has failed meanwhile: %w", messages.ErrCrashed))
-			return
+		if t.current() {
+			t.read()
 		}
-		t.read()
 	})
 }
 
@@ -136,7 +154,7 @@ func (t *importing) read() {
 
 func (t *importing) write(data []byte) {
 	t.underWay++
-	call(t.s, t.s.parts.kv.PID(), messages.ImportChunk{Group: t.group, Import: t.id, Data: data}, t.abort, func(m messages.ChunkImported) {
+	call(t.s, t.s.parts.kv.PID(), messages.ImportChunk{Group: t.group, Import: t.id, Data: data, EOF: t.ended}, t.abort, func(m messages.ChunkImported) {
 		t.underWay--
 		switch {
 		case t.failed:

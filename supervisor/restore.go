@@ -15,8 +15,9 @@ import (
 //     what is being appended and applied come to an end;
 //  3. import the snapshot: one swap, the old state or the new one;
 //  4. either replay the log after it up to the commit index, or, with Discard,
-//     remove the newer snapshots before step 3 and reset the log after it (or
-//     before it, if the snapshot lies beyond the end of the log);
+//     remove the newer snapshots before the swap, when all of the state has been
+//     read, and reset the log after it (or before it, if the snapshot lies beyond
+//     the end of the log);
 //  5. serve.
 //
 // A crash between 3 and the end of 4 leaves an older state and a log that
@@ -147,11 +148,7 @@ func (t *restoring) hold() {
 	t.s.restoring = t
 	t.s.restoringHeld = func() {
 		t.s.recovering = t.incarnation // no other recovery of this incarnation
-		if t.c.Discard {
-			t.dropNewer()
-		} else {
-			t.load()
-		}
+		t.load()
 	}
 	t.s.parts.kv.Hold()
 }
@@ -167,13 +164,17 @@ func (t *restoring) fail(err error) {
 }
 
 func (t *restoring) load() {
-	t.s.importSnapshot(t.c.Group, t.id, t.fail, func(info messages.SnapshotInfo) {
+	var before func(func(error), func())
+	if t.c.Discard { // a snapshot that is no application data must cost nothing
+		before = t.dropNewer
+	}
+	t.s.importSnapshot(t.c.Group, t.id, before, t.fail, func(info messages.SnapshotInfo) {
 		switch {
 		case t.ahead:
 			t.done(info, 0)
 			return
 		case t.c.Discard:
-			t.reset(func() { t.done(info, 0) })
+			t.reset(t.fail, func() { t.done(info, 0) })
 			return
 		}
 		call(t.s, t.s.parts.log.PID(), messages.ReadBounds{Group: t.c.Group}, t.fail, func(b messages.BoundsRead) {
@@ -190,16 +191,16 @@ func (t *restoring) load() {
 
 // dropNewer removes the snapshots of a history that is being given up, so that
 // no recovery will ever start from one of them.
-func (t *restoring) dropNewer() {
+func (t *restoring) dropNewer(fail func(error), then func()) {
 	snap := t.s.parts.snapshot.PID()
-	call(t.s, snap, messages.ListSnapshots{Group: t.c.Group}, t.fail, func(l messages.SnapshotsListed) {
+	call(t.s, snap, messages.ListSnapshots{Group: t.c.Group}, fail, func(l messages.SnapshotsListed) {
 		if l.Err != nil {
-			t.fail(l.Err)
+			fail(l.Err)
 			return
 		}
 		at := slices.IndexFunc(l.Snapshots, func(info messages.SnapshotInfo) bool { return info.ID == t.id })
 		if at < 0 { // all the others might be all there is
-			t.fail(fmt.Errorf("snapshot %s is gone: %w", t.id, messages.ErrNotFound))
+			fail(fmt.Errorf("snapshot %s is gone: %w", t.id, messages.ErrNotFound))
 			return
 		}
 		newer := l.Snapshots[:at]
@@ -207,17 +208,17 @@ func (t *restoring) dropNewer() {
 		next = func() {
 			if len(newer) == 0 {
 				if t.ahead {
-					t.reset(t.load)
+					t.reset(fail, then)
 				} else {
-					t.load()
+					then()
 				}
 				return
 			}
 			id := newer[0].ID
 			newer = newer[1:]
-			call(t.s, snap, messages.DeleteSnapshot{Group: t.c.Group, ID: id}, t.fail, func(m messages.SnapshotDeleted) {
+			call(t.s, snap, messages.DeleteSnapshot{Group: t.c.Group, ID: id}, fail, func(m messages.SnapshotDeleted) {
 				if m.Err != nil && !missing(m.Err) {
-					t.fail(m.Err)
+					fail(m.Err)
 					return
 				}
 				next()
@@ -227,10 +228,10 @@ func (t *restoring) dropNewer() {
 	})
 }
 
-func (t *restoring) reset(then func()) {
-	call(t.s, t.s.parts.log.PID(), messages.ResetLog{Group: t.c.Group, Index: t.info.Index, Term: t.info.Term}, t.fail, func(m messages.LogReset) {
+func (t *restoring) reset(fail func(error), then func()) {
+	call(t.s, t.s.parts.log.PID(), messages.ResetLog{Group: t.c.Group, Index: t.info.Index, Term: t.info.Term}, fail, func(m messages.LogReset) {
 		if m.Err != nil {
-			t.fail(m.Err)
+			fail(m.Err)
 			return
 		}
 		t.g.next = t.info.Index + 1
