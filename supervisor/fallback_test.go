@@ -579,3 +579,22 @@ func TestDiscardToSomethingElse(t *testing.T) {
 		s.filled(0, 3, "w")
 	}
 }
+
+// The data is lost and so is the snapshot that the log goes on from: a snapshot
+// of something else does not turn that into an empty state that is served.
+func TestSnapshotOfSomethingElseHidesNoLoss(t *testing.T) {
+	s := start(t, t.TempDir())
+	s.fill(0, 3, "v")
+	good := must[messages.SnapshotCreated](s, s.storage.Supervisor, messages.CreateSnapshot{}).Info
+	s.fill(0, 1, "w")
+	s.strange(0, 42, 3, "no application data")
+	s.stop()
+	s.lose("kv", filepath.Join("snapshots", good.ID+".snap"))
+	storage, err := supervisor.Spawn(newEngine(t), supervisor.Config{Dir: s.dir})
+	if err == nil {
+		t.Fatal("started without the data", storage.Stop(t.Context()))
+	}
+	if !strings.Contains(err.Error(), "the log begins at 4") {
+		t.Error(err)
+	}
+}

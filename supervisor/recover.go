@@ -25,8 +25,9 @@ import (
 //  6. the entries after that are applied, up to the commit index.
 //
 // A snapshot that is no application data is left alone, with an event, and the
-// next older one is looked at. If a group has no others and no data either, it
-// belongs to a state machine of the user's own.
+// next older one is looked at. If a group has no others, no data, and its log
+// begins with no entry of type zero, it belongs to a state machine of the user's
+// own.
 //
 // A failure that may pass is tried again. One that will not (the log ends
 // before what was applied; neither log nor snapshot reach back far enough)
@@ -155,7 +156,7 @@ func (s *supervisor) recoverGroup(id uint64, snapshots []messages.SnapshotInfo, 
 			var use func(o messages.SnapshotOpened, f fit, err error)
 			use = func(o messages.SnapshotOpened, f fit, err error) {
 				if err != nil && needed && strange != nil {
-					s.unlessData(id, fail, strange, done)
+					s.unlessData(id, b, fail, strange, done)
 					return
 				}
 				if err != nil && needed {
@@ -190,7 +191,7 @@ func (s *supervisor) recoverGroup(id uint64, snapshots []messages.SnapshotInfo, 
 					replay()
 				case f == behind && strange != nil:
 					t.close()
-					s.unlessData(id, fail, strange, done)
+					s.unlessData(id, b, fail, strange, done)
 				case f == behind:
 					t.close()
 					fail(fmt.Errorf("group %d: the log begins at %d and the newest good snapshot, %s, ends at %d: the entries between are gone; restore a snapshot that reaches %d: %w",
@@ -211,15 +212,33 @@ func (s *supervisor) recoverGroup(id uint64, snapshots []messages.SnapshotInfo, 
 
 // unlessData ends the recovery of a group that has been compacted and has only
 // snapshots that are no application data, as err says. If there is no data
-// either, they are the state of somebody who has a state machine of their own,
-// and left to them.
-func (s *supervisor) unlessData(id uint64, fail func(error), err error, done func()) {
+// either, and the log begins with an entry of another type, they are the state of
+// somebody who has a state machine of their own, and left to them.
+func (s *supervisor) unlessData(id uint64, b messages.LogBounds, fail func(error), err error, done func()) {
+	lost := func() {
+		fail(fmt.Errorf("group %d: the log begins at %d, and what leads up to it is gone: no good snapshot of application data goes together with it: %w: %w",
+			id, b.First, messages.ErrCorrupt, err))
+	}
 	call(s, s.parts.kv.PID(), messages.Scan{Group: id, Limit: 1, KeysOnly: true}, fail, func(m messages.Scanned) {
-		if m.Err != nil || len(m.Pairs) > 0 {
-			fail(errors.Join(err, m.Err))
-			return
+		switch {
+		case m.Err != nil:
+			fail(m.Err)
+		case len(m.Pairs) > 0:
+			lost()
+		case b.Empty():
+			done()
+		default:
+			call(s, s.parts.log.PID(), messages.ReadEntry{Group: id, Index: b.First}, fail, func(m messages.EntryRead) {
+				switch {
+				case m.Err != nil && !errors.Is(m.Err, messages.ErrCorrupt): // which the log tells of
+					fail(m.Err)
+				case m.Err == nil && m.Entry.Type == 0:
+					lost()
+				default:
+					done()
+				}
+			})
 		}
-		done()
 	})
 }
 
