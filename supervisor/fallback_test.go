@@ -598,3 +598,23 @@ func TestSnapshotOfSomethingElseHidesNoLoss(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A snapshot of something else is nothing to fall back on: the one of the data
+// before it stays, and the log from there on.
+func TestRetentionBesideSomethingElse(t *testing.T) {
+	s := start(t, t.TempDir())
+	s.fill(0, 3, "v")
+	must[messages.SnapshotCreated](s, s.storage.Supervisor, messages.CreateSnapshot{})
+	s.fill(0, 3, "w")
+	s.strange(0, 4, 1, "no application data")
+	s.strange(0, 5, 1, "")
+	newest := must[messages.SnapshotCreated](s, s.storage.Supervisor, messages.CreateSnapshot{})
+	if newest.LogFirst != 4 {
+		t.Errorf("the log begins at %d, want 4", newest.LogFirst)
+	}
+	s.stop()
+	flip(t, s.snapshotPath(newest.Info.ID), 150)
+	s.lose("kv")
+	s = start(t, s.dir)
+	s.filled(0, 3, "w")
+}
