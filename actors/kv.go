@@ -467,6 +467,9 @@ func (b *kvBehavior) importChunk(r *Request, c messages.ImportChunk) {
 	a.underWay++
 	b.host.Run(kvImportLane, func() func() {
 		_, err := a.imported.Write(c.Data)
+		if err == nil && c.EOF {
+			err = a.imported.Whole()
+		}
 		if err != nil {
 			err = errors.Join(err, a.imported.Abort())
 		}

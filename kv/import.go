@@ -113,6 +113,22 @@ func (im *importer) Write(p []byte) (n int, err error) {
 	return len(p), nil
 }
 
+// Whole fails if the stream has not come to its end. It changes nothing.
+//
+// Errors: ErrMalformed, ErrNotFound (the import is over).
+func (im *importer) Whole() error {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	err := im.over
+	if err == nil && !im.reader.ended {
+		err = malformed("it is not complete")
+	}
+	if err != nil {
+		return fmt.Errorf("kv: import: %w", err)
+	}
+	return nil
+}
+
 // giveUp removes the unfinished file and makes room for another import.
 func (im *importer) giveUp(why error) error {
 	im.end(why)

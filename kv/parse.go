@@ -27,6 +27,10 @@ type stateReader struct {
 	pair           func(key, value string) error
 }
 
+// IsState reports whether what begins with head can be an exported state, if
+// head has at least 8 bytes.
+func IsState(head []byte) bool { return bytes.HasPrefix(head, []byte(stateMagic)) }
+
 func malformed(format string, args ...any) error {
 	return fmt.Errorf("state stream: "+format+": %w", append(args, messages.ErrMalformed)...)
 }

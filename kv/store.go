@@ -71,6 +71,8 @@ type View interface {
 // data until Finish returns.
 type Import interface {
 	io.Writer
+	// Whole fails with ErrMalformed if the stream is not complete yet.
+	Whole() error
 	// Finish checks that the stream is complete, makes the new data durable
 	// and swaps it in, in one step as seen after any crash. It returns the
 	// number of keys. No Apply or Write may run meanwhile.

@@ -136,8 +136,8 @@ func (e DamageFound) Log() (slog.Level, string, []any) {
 	return slog.LevelError, "ballast: damage found", []any{"actor", e.Actor, "err", e.Err}
 }
 
-// SnapshotPassedOver: the newest good snapshot of a group that has no application
-// data holds something else: the state of somebody who uses the log and the
+// SnapshotPassedOver: a snapshot that recovery wanted to use holds no application
+// data but something else: the state of somebody who uses the log and the
 // snapshots, and has a state machine of their own. Recovery leaves it to them.
 type SnapshotPassedOver struct {
 	Actor string

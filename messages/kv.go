@@ -290,6 +290,9 @@ type ImportChunk struct {
 	Tag, Group uint64
 	Import     uint64
 	Data       []byte
+	// EOF: this is the last piece, and ErrMalformed if the state is not whole
+	// with it. Whoever gives something up for the state waits for that.
+	EOF bool
 }
 
 // ChunkImported answers ImportChunk.

@@ -28,8 +28,8 @@ type EntryApplied struct {
 
 // CreateSnapshot exports the application data, writes it as a compressed
 // snapshot, verifies the file, applies the retention and removes from the log
-// what the oldest retained snapshot covers. Damaged snapshots, and those that
-// the log does not go on from, neither count as retained nor are removed for
+// what the oldest retained snapshot covers. Damaged snapshots, those that the
+// log does not go on from, and those of something else, neither count as retained nor are removed for
 // their number until enough good ones are there. Writes go on meanwhile.
 type CreateSnapshot struct {
 	Tag, Group uint64

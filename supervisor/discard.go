@@ -20,10 +20,12 @@ const discardNote = "ballast/discard"
 
 // discarding gives a group's history up for a snapshot:
 //
-//  1. note which;
-//  2. remove the newer snapshots, so that no recovery starts from one of them;
-//  3. read the state in, reset the log behind it, and let it count: one swap;
-//  4. remove the note.
+//  1. read the state in, beside the old one: a snapshot that holds no
+//     application data costs nothing;
+//  2. note which snapshot;
+//  3. remove the newer ones, so that no recovery starts from one of them;
+//  4. reset the log behind it, and let the state count: one swap;
+//  5. remove the note.
 //
 // Before the reset it can be called off, and is if a step fails; then nothing
 // has changed but that newer snapshots may be gone.
@@ -36,9 +38,26 @@ type discarding struct {
 	done        func(messages.SnapshotInfo)
 	importing   *importing
 	noted       bool // a recovery would finish it
+	redo        bool // this is that recovery: the log may have been reset
 }
 
-func (d *discarding) begin() { d.note([]byte(d.id), d.fail, d.resume) }
+func (d *discarding) begin() {
+	call(d.s, d.s.parts.snapshot.PID(), messages.OpenSnapshot{Group: d.group, ID: d.id}, d.callOff, func(o messages.SnapshotOpened) {
+		if o.Err != nil {
+			d.callOff(o.Err)
+			return
+		}
+		t := &importing{s: d.s, group: d.group, incarnation: d.incarnation, open: o, fail: d.callOff}
+		t.before = func() {
+			d.note([]byte(d.id), t.abort, func() { d.dropNewer(t.abort, t.resetLog) })
+		}
+		t.done = func() {
+			d.note(nil, d.fail, func() { d.done(o.Info) })
+		}
+		d.importing = t
+		t.begin()
+	})
+}
 
 func (d *discarding) note(value []byte, fail func(error), then func()) {
 	set := messages.SetStable{Group: d.group, Name: discardNote, Value: value}
@@ -52,26 +71,12 @@ func (d *discarding) note(value []byte, fail func(error), then func()) {
 	})
 }
 
-// resume is steps 2 to 4.
-func (d *discarding) resume() {
-	d.dropNewer(func() {
-		call(d.s, d.s.parts.snapshot.PID(), messages.OpenSnapshot{Group: d.group, ID: d.id}, d.callOff, func(o messages.SnapshotOpened) {
-			if o.Err != nil {
-				d.callOff(o.Err)
-				return
-			}
-			d.importing = &importing{s: d.s, group: d.group, incarnation: d.incarnation, open: o, fail: d.callOff, done: func() {
-				d.note(nil, d.fail, func() { d.done(o.Info) })
-			}}
-			d.importing.importAhead()
-		})
-	})
-}
-
 // callOff ends it with an error: for good if nothing but snapshots has changed.
-// Otherwise, and after a failure that may pass, a recovery goes on.
+// Otherwise, and after a failure that may pass, a recovery goes on, unless the
+// snapshot is gone.
 func (d *discarding) callOff(err error) {
-	if transient(err) || d.importing != nil && d.importing.resetting {
+	keep := d.redo && !missing(err) || transient(err) || d.importing != nil && d.importing.resetting
+	if !d.noted || keep {
 		d.fail(err)
 		return
 	}
@@ -80,16 +85,16 @@ func (d *discarding) callOff(err error) {
 
 // dropNewer removes the snapshots of a history that is being given up: also
 // those that cannot be read now, which may pass.
-func (d *discarding) dropNewer(then func()) {
+func (d *discarding) dropNewer(fail func(error), then func()) {
 	snap := d.s.parts.snapshot.PID()
-	call(d.s, snap, messages.ListSnapshots{Group: d.group}, d.callOff, func(l messages.SnapshotsListed) {
+	call(d.s, snap, messages.ListSnapshots{Group: d.group}, fail, func(l messages.SnapshotsListed) {
 		if l.Err != nil {
-			d.callOff(l.Err)
+			fail(l.Err)
 			return
 		}
 		at := slices.IndexFunc(l.Snapshots, func(info messages.SnapshotInfo) bool { return info.ID == d.id })
 		if at < 0 { // all the others might be all there is
-			d.callOff(fmt.Errorf("snapshot %s is gone: %w", d.id, messages.ErrNotFound))
+			fail(fmt.Errorf("snapshot %s is gone: %w", d.id, messages.ErrNotFound))
 			return
 		}
 		var newer []string
@@ -111,9 +116,9 @@ func (d *discarding) dropNewer(then func()) {
 			}
 			id := newer[0]
 			newer = newer[1:]
-			call(d.s, snap, messages.DeleteSnapshot{Group: d.group, ID: id}, d.callOff, func(m messages.SnapshotDeleted) {
+			call(d.s, snap, messages.DeleteSnapshot{Group: d.group, ID: id}, fail, func(m messages.SnapshotDeleted) {
 				if m.Err != nil && !missing(m.Err) {
-					d.callOff(m.Err)
+					fail(m.Err)
 					return
 				}
 				next()
@@ -135,7 +140,7 @@ func (s *supervisor) finishDiscard(id, incarnation uint64, fail func(error), non
 			fail(m.Err)
 			return
 		}
-		d := &discarding{s: s, group: id, id: string(m.Value), incarnation: incarnation}
+		d := &discarding{s: s, group: id, id: string(m.Value), incarnation: incarnation, noted: true, redo: true}
 		d.fail = func(err error) {
 			if errors.Is(err, messages.ErrConflict) { // somebody is reading one of the newer snapshots
 				err = fmt.Errorf("%w: %w", messages.ErrCrashed, err)
@@ -148,6 +153,6 @@ func (s *supervisor) finishDiscard(id, incarnation uint64, fail func(error), non
 				done()
 			})
 		}
-		d.resume()
+		d.begin()
 	})
 }

@@ -13,7 +13,8 @@
 // # Snapshots and the log
 //
 // CreateSnapshot compacts the log to the oldest snapshot that stays, and only
-// those count as staying that were read whole and that the log goes on from. So
+// those count as staying that were read whole, that hold application data, and
+// that the log goes on from. So
 // when the newest is damaged and the data is lost, the one before it and the log
 // bring back everything.
 //

@@ -103,42 +103,44 @@ func (s *supervisor) compare(b messages.LogBounds, snapshots []messages.Snapshot
 // the log. sound are those that were compared with it, newest first. The error
 // matches messages.ErrNotFound if there is none.
 func (s *supervisor) openUsable(group uint64, b messages.LogBounds, sound []messages.SnapshotInfo, fail func(error), then func(messages.SnapshotOpened, fit, error)) {
-	snap := s.parts.snapshot.PID()
-	var open func(id string)
-	older := func() {
-		if len(sound) == 0 {
-			then(messages.SnapshotOpened{}, behind, fmt.Errorf("group %d: no good snapshot goes together with the log: %w", group, messages.ErrNotFound))
-			return
-		}
-		id := sound[0].ID
-		sound = sound[1:]
-		open(id)
-	}
-	open = func(id string) {
-		call(s, snap, messages.OpenSnapshot{Group: group, ID: id}, fail, func(o messages.SnapshotOpened) {
-			switch {
-			case o.Err == nil:
-				s.fit(b, o.Info, fail, func(f fit) {
-					if f != apart {
-						then(o, f, nil)
-						return
-					}
-					s.tell(snap, messages.CloseSnapshot{Group: group, Stream: o.Stream})
-					older()
-				})
-			case id != "" && errors.Is(o.Err, messages.ErrCorrupt):
-				s.host.Event(messages.DamageFound{Actor: snap.ID, Err: o.Err})
-				older()
-			case id != "" && missing(o.Err): // deleted since it was listed
-				older()
-			case missing(o.Err):
-				then(o, behind, fmt.Errorf("group %d: open snapshot: %w", group, o.Err))
-			default:
-				fail(fmt.Errorf("group %d: open snapshot: %w", group, o.Err))
-			}
-		})
-	}
 	// The newest good one first: that tells of damage, and refuses to go back
 	// behind what a later version has written.
-	open("")
+	s.openSound(group, "", b, sound, fail, then)
+}
+
+// openOlder opens the first good one of those snapshots.
+func (s *supervisor) openOlder(group uint64, b messages.LogBounds, sound []messages.SnapshotInfo, fail func(error), then func(messages.SnapshotOpened, fit, error)) {
+	if len(sound) == 0 {
+		then(messages.SnapshotOpened{}, behind, fmt.Errorf("group %d: no good snapshot goes together with the log: %w", group, messages.ErrNotFound))
+		return
+	}
+	s.openSound(group, sound[0].ID, b, sound[1:], fail, then)
+}
+
+// openSound opens the snapshot called id, the newest good one if it is empty, or
+// else an older one.
+func (s *supervisor) openSound(group uint64, id string, b messages.LogBounds, older []messages.SnapshotInfo, fail func(error), then func(messages.SnapshotOpened, fit, error)) {
+	snap := s.parts.snapshot.PID()
+	call(s, snap, messages.OpenSnapshot{Group: group, ID: id}, fail, func(o messages.SnapshotOpened) {
+		switch {
+		case o.Err == nil:
+			s.fit(b, o.Info, fail, func(f fit) {
+				if f != apart {
+					then(o, f, nil)
+					return
+				}
+				s.tell(snap, messages.CloseSnapshot{Group: group, Stream: o.Stream})
+				s.openOlder(group, b, older, fail, then)
+			})
+		case id != "" && errors.Is(o.Err, messages.ErrCorrupt):
+			s.host.Event(messages.DamageFound{Actor: snap.ID, Err: o.Err})
+			s.openOlder(group, b, older, fail, then)
+		case id != "" && missing(o.Err): // deleted since it was listed
+			s.openOlder(group, b, older, fail, then)
+		case missing(o.Err):
+			then(o, behind, fmt.Errorf("group %d: open snapshot: %w", group, o.Err))
+		default:
+			fail(fmt.Errorf("group %d: open snapshot: %w", group, o.Err))
+		}
+	})
 }

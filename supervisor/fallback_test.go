@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/anthdm/hollywood/actor"
+	"github.com/ballast-raft/ballast/actors"
 	"github.com/ballast-raft/ballast/kv"
 	raftlog "github.com/ballast-raft/ballast/log"
 	"github.com/ballast-raft/ballast/messages"
@@ -598,4 +599,109 @@ func TestDiscardToADeletedSnapshot(t *testing.T) {
 	}
 	s.filled(0, 2, "2")
 	s.expect("a", "1")
+}
+
+// strange saves a state that is no application data.
+func (s *service) strange(group, index, term uint64, state string) messages.SnapshotInfo {
+	s.t.Helper()
+	return must[messages.Saved](s, s.storage.Snapshot, messages.Save{Group: group, Index: index, Term: term, Data: []byte(state)}).Info
+}
+
+// A snapshot of something else beside application data is passed over: the data
+// is served, from the log or from the snapshot before it.
+func TestSnapshotOfSomethingElseBesideData(t *testing.T) {
+	s := start(t, t.TempDir())
+	s.fill(0, 3, "v")
+	s.strange(0, 42, 3, "no application data")
+	s.stop()
+	s = start(t, s.dir)
+	s.filled(0, 3, "v")
+
+	must[messages.SnapshotCreated](s, s.storage.Supervisor, messages.CreateSnapshot{})
+	s.stop()
+	s.lose("kv")
+	s = start(t, s.dir)
+	s.filled(0, 3, "v")
+	b := must[messages.BoundsRead](s, s.storage.Log, messages.ReadBounds{}).Bounds
+	if b.First != 4 || b.Last != 3 {
+		t.Errorf("the log: %+v", b)
+	}
+}
+
+// A state that is too short to be told from the beginning of application data
+// does not cost its owner the log before it.
+func TestShortStateOfSomethingElse(t *testing.T) {
+	for _, state := range []string{"", "{}", "BLSTKVST"} {
+		s := start(t, t.TempDir())
+		must[messages.Appended](s, s.storage.Log, messages.Append{Group: 7, Entries: []messages.Entry{{Index: 1, Term: 1, Type: 1, Data: []byte("mine")}}})
+		s.strange(7, 20, 1, state)
+		s.stop()
+		s = start(t, s.dir)
+		if b := must[messages.BoundsRead](s, s.storage.Log, messages.ReadBounds{Group: 7}).Bounds; b.First != 1 || b.Last != 1 {
+			t.Errorf("%q: the log is %d to %d, want 1 to 1", state, b.First, b.Last)
+		}
+		s.stop()
+	}
+}
+
+// Nothing is given up for a snapshot that holds something else.
+func TestDiscardToSomethingElse(t *testing.T) {
+	s := start(t, t.TempDir())
+	s.fill(0, 3, "v")
+	good := must[messages.SnapshotCreated](s, s.storage.Supervisor, messages.CreateSnapshot{}).Info
+	s.fill(0, 3, "w")
+	for _, index := range []uint64{2, 42} {
+		mine := s.strange(0, index, 1, "no application data")
+		r, err := actors.Ask[messages.Restored](t.Context(), s.storage.Asker(), s.storage.Supervisor, messages.Restore{ID: mine.ID, Discard: true})
+		if !errors.Is(err, messages.ErrMalformed) {
+			t.Errorf("%+v, %v", r, err)
+		}
+		if b := must[messages.BoundsRead](s, s.storage.Log, messages.ReadBounds{}).Bounds; b.First != 4 || b.Last != 6 {
+			t.Errorf("the log: %+v", b)
+		}
+		l := must[messages.SnapshotsListed](s, s.storage.Snapshot, messages.ListSnapshots{})
+		if !slices.ContainsFunc(l.Snapshots, func(i messages.SnapshotInfo) bool { return i.ID == good.ID }) {
+			t.Errorf("the good snapshot is gone: %+v", l.Snapshots)
+		}
+		s.filled(0, 3, "w")
+	}
+}
+
+// The data is lost and so is the snapshot that the log goes on from: a snapshot
+// of something else does not turn that into an empty state that is served.
+func TestSnapshotOfSomethingElseHidesNoLoss(t *testing.T) {
+	s := start(t, t.TempDir())
+	s.fill(0, 3, "v")
+	good := must[messages.SnapshotCreated](s, s.storage.Supervisor, messages.CreateSnapshot{}).Info
+	s.fill(0, 1, "w")
+	s.strange(0, 42, 3, "no application data")
+	s.stop()
+	s.lose("kv", filepath.Join("snapshots", good.ID+".snap"))
+	storage, err := supervisor.Spawn(newEngine(t), supervisor.Config{Dir: s.dir})
+	if err == nil {
+		t.Fatal("started without the data", storage.Stop(t.Context()))
+	}
+	if !strings.Contains(err.Error(), "the log begins at 4") {
+		t.Error(err)
+	}
+}
+
+// A snapshot of something else is nothing to fall back on: the one of the data
+// before it stays, and the log from there on.
+func TestRetentionBesideSomethingElse(t *testing.T) {
+	s := start(t, t.TempDir())
+	s.fill(0, 3, "v")
+	must[messages.SnapshotCreated](s, s.storage.Supervisor, messages.CreateSnapshot{})
+	s.fill(0, 3, "w")
+	s.strange(0, 4, 1, "no application data")
+	s.strange(0, 5, 1, "")
+	newest := must[messages.SnapshotCreated](s, s.storage.Supervisor, messages.CreateSnapshot{})
+	if newest.LogFirst != 4 {
+		t.Errorf("the log begins at %d, want 4", newest.LogFirst)
+	}
+	s.stop()
+	flip(t, s.snapshotPath(newest.Info.ID), 150)
+	s.lose("kv")
+	s = start(t, s.dir)
+	s.filled(0, 3, "w")
 }

@@ -47,6 +47,15 @@ func (s *supervisor) importSnapshot(group uint64, id string, fail func(error), d
 	})
 }
 
+// current aborts the import if the application data has failed meanwhile.
+func (t *importing) current() bool {
+	if t.s.kv == t.incarnation {
+		return true
+	}
+	t.abort(fmt.Errorf("the application data has failed meanwhile: %w", messages.ErrCrashed))
+	return false
+}
+
 // importAhead imports a snapshot that lies beyond the end of the log, and has
 // the log go on behind it (Raft §7): what was appended at an index that the
 // snapshot includes would never be applied. The log is reset when all of the
@@ -54,25 +63,27 @@ func (s *supervisor) importSnapshot(group uint64, id string, fail func(error), d
 // nothing, and a crash in between leaves a log that only this snapshot leads up
 // to, which the next recovery imports.
 func (t *importing) importAhead() {
+	t.before = t.resetLog
+	t.begin()
+}
+
+// resetLog has the log go on behind the snapshot, and then lets the state count.
+func (t *importing) resetLog() {
+	if !t.current() {
+		return
+	}
 	info := t.open.Info
-	t.before = func() {
-		if t.s.kv != t.incarnation {
-			t.abort(fmt.Errorf("the application data has failed meanwhile: %w", messages.ErrCrashed))
+	t.resetting = true
+	call(t.s, t.s.parts.log.PID(), messages.ResetLog{Group: t.group, Index: info.Index, Term: info.Term}, t.abort, func(m messages.LogReset) {
+		if m.Err != nil {
+			t.abort(m.Err)
 			return
 		}
-		t.resetting = true
-		call(t.s, t.s.parts.log.PID(), messages.ResetLog{Group: t.group, Index: info.Index, Term: info.Term}, t.abort, func(m messages.LogReset) {
-			if m.Err != nil {
-				t.abort(m.Err)
-				return
-			}
-			if g := t.s.group(t.group); g.state == known {
-				g.state = unknown // proposals must learn where the log goes on
-			}
-			t.swap()
-		})
-	}
-	t.begin()
+		if g := t.s.group(t.group); g.state == known {
+			g.state = unknown // proposals must learn where the log goes on
+		}
+		t.swap()
+	})
 }
 
 func (t *importing) begin() {
@@ -92,11 +103,9 @@ func (t *importing) begin() {
 			return
 		}
 		t.id = b.Import
-		if t.s.kv != t.incarnation {
-			t.abort(fmt.Errorf("the application data has failed meanwhile: %w", messages.ErrCrashed))
-			return
+		if t.current() {
+			t.read()
 		}
-		t.read()
 	})
 }
 
@@ -139,7 +148,7 @@ func (t *importing) read() {
 
 func (t *importing) write(data []byte) {
 	t.underWay++
-	call(t.s, t.s.parts.kv.PID(), messages.ImportChunk{Group: t.group, Import: t.id, Data: data}, t.abort, func(m messages.ChunkImported) {
+	call(t.s, t.s.parts.kv.PID(), messages.ImportChunk{Group: t.group, Import: t.id, Data: data, EOF: t.ended}, t.abort, func(m messages.ChunkImported) {
 		t.underWay--
 		switch {
 		case t.failed:

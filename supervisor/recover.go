@@ -24,8 +24,10 @@ import (
 //     ends before that one, it goes on behind it;
 //  6. the entries after that are applied, up to the commit index.
 //
-// A snapshot that is no application data, of a group that has no data either,
-// belongs to a state machine of the user's own and is left alone, with an event.
+// A snapshot that is no application data is left alone, with an event, and the
+// next older one is looked at. If a group has no others, no data, and its log
+// begins with no entry of type zero, it belongs to a state machine of the user's
+// own.
 //
 // A failure that may pass is tried again. One that will not (the log ends
 // before what was applied; neither log nor snapshot reach back far enough)
@@ -171,17 +173,35 @@ func (s *supervisor) recoverFrom(id, incarnation uint64, b messages.LogBounds, a
 			replay()
 			return
 		}
-		s.openUsable(id, b, sound, fail, func(o messages.SnapshotOpened, f fit, err error) {
+		var strange error // of the newest that is no application data
+		var use func(o messages.SnapshotOpened, f fit, err error)
+		use = func(o messages.SnapshotOpened, f fit, err error) {
 			if err != nil && stray {
 				fail(fmt.Errorf("group %d: index %d was applied in term %d, and the log contradicts it: the two are of different histories; move the kv directory away to rebuild the data from what is left: %w: %w",
 					id, a.Index, a.Term, messages.ErrCorrupt, err))
+				return
+			}
+			if err != nil && needed && strange != nil {
+				s.unlessData(id, b, fail, strange, done)
 				return
 			}
 			if err != nil && needed {
 				fail(fmt.Errorf("group %d: the log begins at %d, and index %d was applied: %w", id, b.First, applied, err))
 				return
 			}
-			t := &importing{s: s, group: id, incarnation: incarnation, open: o, fail: s.unlessStrange(o.Info, fail, done)}
+			t := &importing{s: s, group: id, incarnation: incarnation, open: o, fail: fail}
+			t.fail = func(err error) {
+				if !errors.Is(err, messages.ErrMalformed) {
+					fail(err)
+					return
+				}
+				s.host.Event(messages.SnapshotPassedOver{Actor: s.host.PID().ID, Info: o.Info, Err: err})
+				if strange == nil {
+					strange = err
+				}
+				sound = slices.DeleteFunc(sound, func(info messages.SnapshotInfo) bool { return info.ID == o.Info.ID })
+				s.openOlder(id, b, sound, fail, use)
+			}
 			switch {
 			case err != nil: // those beyond the end of the log are damaged, which has been told
 				replay()
@@ -195,6 +215,9 @@ func (s *supervisor) recoverFrom(id, incarnation uint64, b messages.LogBounds, a
 			case !needed:
 				t.close()
 				replay()
+			case f == behind && strange != nil:
+				t.close()
+				s.unlessData(id, b, fail, strange, done)
 			case f == behind:
 				t.close()
 				fail(fmt.Errorf("group %d: the log begins at %d and the newest good snapshot, %s, ends at %d: the entries between are gone; restore a snapshot that reaches %d: %w",
@@ -207,28 +230,41 @@ func (s *supervisor) recoverFrom(id, incarnation uint64, b messages.LogBounds, a
 				}
 				t.begin()
 			}
-		})
+		}
+		s.openUsable(id, b, sound, fail, use)
 	})
 }
 
-// unlessStrange is what an import of a snapshot that holds no application data
-// ends with: if there is no data in its group either, it is the state of
+// unlessData ends the recovery of a group that has been compacted and has only
+// snapshots that are no application data, as err says. If there is no data
+// either, and the log begins with an entry of another type, they are the state of
 // somebody who has a state machine of their own, and left to them.
-func (s *supervisor) unlessStrange(info messages.SnapshotInfo, fail func(error), done func()) func(error) {
-	return func(err error) {
-		if !errors.Is(err, messages.ErrMalformed) {
-			fail(err)
-			return
-		}
-		call(s, s.parts.kv.PID(), messages.Scan{Group: info.Group, Limit: 1, KeysOnly: true}, fail, func(m messages.Scanned) {
-			if m.Err != nil || len(m.Pairs) > 0 {
-				fail(errors.Join(err, m.Err))
-				return
-			}
-			s.host.Event(messages.SnapshotPassedOver{Actor: s.host.PID().ID, Info: info, Err: err})
-			done()
-		})
+func (s *supervisor) unlessData(id uint64, b messages.LogBounds, fail func(error), err error, done func()) {
+	lost := func() {
+		fail(fmt.Errorf("group %d: the log begins at %d, and what leads up to it is gone: no good snapshot of application data goes together with it: %w: %w",
+			id, b.First, messages.ErrCorrupt, err))
 	}
+	call(s, s.parts.kv.PID(), messages.Scan{Group: id, Limit: 1, KeysOnly: true}, fail, func(m messages.Scanned) {
+		switch {
+		case m.Err != nil:
+			fail(m.Err)
+		case len(m.Pairs) > 0:
+			lost()
+		case b.Empty():
+			done()
+		default:
+			call(s, s.parts.log.PID(), messages.ReadEntry{Group: id, Index: b.First}, fail, func(m messages.EntryRead) {
+				switch {
+				case m.Err != nil && !errors.Is(m.Err, messages.ErrCorrupt): // which the log tells of
+					fail(m.Err)
+				case m.Err == nil && m.Entry.Type == 0:
+					lost()
+				default:
+					done()
+				}
+			})
+		}
+	})
 }
 
 // committed is up to where a group's log is to be applied. An entry of

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/ballast-raft/ballast/kv"
 	"github.com/ballast-raft/ballast/messages"
 )
 
@@ -11,8 +12,8 @@ import (
 // which entries.
 //
 // To fall back on a snapshot takes its bytes and every entry after it. So only
-// those count towards Retention.Keep that were just read whole and that the log
-// goes on from, and the log is compacted to the oldest that stays. A damaged one
+// those count towards Retention.Keep that were just read whole, hold application
+// data, and that the log goes on from, and the log is compacted to the oldest that stays. A damaged one
 // neither counts nor holds the log: if the last but one of two has rotted, the
 // one before it stays, and the log from there on. What was not read, because
 // enough that count are newer, or because Keep sets no bound, can hold the log
@@ -99,7 +100,7 @@ func (w *retaining) judge(info messages.SnapshotInfo, then func(use bool)) {
 		call(t.s, t.s.parts.snapshot.PID(), messages.VerifySnapshot{Group: t.c.Group, ID: info.ID}, t.fail, func(v messages.SnapshotVerified) {
 			switch {
 			case v.Err == nil:
-				then(true)
+				w.holdsData(info, then)
 			case errors.Is(v.Err, messages.ErrCorrupt):
 				w.tell(v.Err)
 				then(false)
@@ -108,6 +109,30 @@ func (w *retaining) judge(info messages.SnapshotInfo, then func(use bool)) {
 			default:
 				t.fail(v.Err)
 			}
+		})
+	})
+}
+
+// holdsData reports whether a snapshot that was just read whole is one of
+// application data, and not somebody's own.
+func (w *retaining) holdsData(info messages.SnapshotInfo, then func(bool)) {
+	t, snap := w.t, w.t.s.parts.snapshot.PID()
+	call(t.s, snap, messages.OpenSnapshot{Group: info.Group, ID: info.ID, Random: true}, t.fail, func(o messages.SnapshotOpened) {
+		switch {
+		case missing(o.Err): // deleted since it was read
+			then(false)
+			return
+		case o.Err != nil:
+			t.fail(o.Err)
+			return
+		}
+		call(t.s, snap, messages.ReadChunk{Group: info.Group, Stream: o.Stream, MaxBytes: 8}, t.fail, func(c messages.ChunkRead) {
+			t.s.tell(snap, messages.CloseSnapshot{Group: info.Group, Stream: o.Stream})
+			if c.Err != nil {
+				t.fail(c.Err)
+				return
+			}
+			then(kv.IsState(c.Data))
 		})
 	})
 }

@@ -27,6 +27,9 @@ type directory struct {
 	log       raftlog.Report
 	kv        kv.Report
 	snapshots []messages.SnapshotInfo // good as far as they were read
+	// strange are those, by their IDs, that were read whole and hold no application
+	// data: the state of somebody who has a state machine of their own.
+	strange map[string]bool
 	// unfinished are the snapshots that a crash has left; aside are the damaged
 	// data directories that a service has replaced.
 	unfinished, aside []string
@@ -76,7 +79,7 @@ func (d *directory) damaged(store string) bool {
 // openDirectory locks dir. The lock is not taken where there is none to take:
 // that would make a file.
 func openDirectory(dir string) (d *directory, err error) {
-	d = &directory{dir: dir}
+	d = &directory{dir: dir, strange: map[string]bool{}}
 	if _, err := os.Stat(filepath.Join(dir, "LOCK")); err == nil {
 		if d.lock, err = durable.LockDir(dir); err != nil {
 			return nil, err
@@ -275,6 +278,13 @@ func (d *directory) readSnapshots(ctx context.Context, path string, whole bool, 
 			if _, err := store.Verify(info.ID); err != nil {
 				d.damage(snapshotDir, err)
 				continue
+			}
+			switch state, err := stateOf(store, info.ID); {
+			case err != nil:
+				d.damage(snapshotDir, err)
+				continue
+			case state == nil:
+				d.strange[info.ID] = true
 			}
 		}
 		d.snapshots = append(d.snapshots, info)

@@ -305,7 +305,7 @@ func (a *app) showSnapshot(s *snapshotFiles, id string, asJSON bool) error {
 	} else {
 		o.MetaHex = new(hex.EncodeToString(d.Info.Meta))
 	}
-	if o.Data, err = s.stateOf(id); err != nil {
+	if o.Data, err = stateOf(s, id); err != nil {
 		return err
 	}
 	if asJSON {
@@ -351,7 +351,7 @@ func (a *app) showSnapshot(s *snapshotFiles, id string, asJSON bool) error {
 
 // stateOf reads the end of the state, or returns nil if that is not application
 // data.
-func (s *snapshotFiles) stateOf(id string) (o *stateOutput, err error) {
+func stateOf(s snapshot.Store, id string) (o *stateOutput, err error) {
 	r, err := s.OpenAt(id)
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ballast-raft/ballast/messages"
@@ -20,7 +21,8 @@ func (a *app) verifyCommand() *cli.Command {
 data is read and its checksum checked. Then the stores must agree: nothing may be
 applied that is not in the log, no snapshot may reach beyond it or have been taken
 of entries of another term than the log has, and log, snapshots and data must leave
-no gap between them.
+no gap between them. A snapshot that holds no application data may reach beyond the
+log: it is somebody's own.
 
 Nothing is changed. A directory that a service has open is refused. Problems are
 printed with file, offset and index, and the exit code is 1.`,
@@ -68,7 +70,7 @@ func (d *directory) verdict(command string, err error) error {
 // not the whole truth, and nothing is concluded from it.
 func (d *directory) agree() {
 	if d.damaged(logDir) {
-		d.note("the log is damaged, so whether the stores agree was not checked")
+		d.note("the log is damaged, so whether the stores agree was not checked; 'ballast log repair -dry-run %s' says what would be lost with its end", d.dir)
 		return
 	}
 	for _, g := range d.groups() {
@@ -83,14 +85,25 @@ func (d *directory) agree() {
 		if kvKnown && applied == g.Log.Last && applied > 0 && g.KV.Term != g.Log.LastTerm {
 			d.disagree(g.Group, applied, "index %d has term %d in the data and term %d in the log", applied, g.KV.Term, g.Log.LastTerm)
 		}
+		// A group without data whose snapshots all hold something else is not for
+		// Ballast to bring back.
+		own := kvKnown && g.KV.Keys == 0 && !slices.ContainsFunc(g.Snapshots, func(s messages.SnapshotInfo) bool { return !d.strange[s.ID] })
 		for _, s := range g.Snapshots {
-			reaches = max(reaches, s.Index)
+			if d.strange[s.ID] {
+				d.note("group %d: snapshot %s, which ends at %d, holds no application data: it is left to whoever saved it", g.Group, s.ID, s.Index)
+				if own {
+					reaches = max(reaches, s.Index)
+				}
+			} else {
+				reaches = max(reaches, s.Index)
+			}
 			at := d.terms[entryID{g.Group, s.Index}]
 			switch {
 			case s.Index > g.Log.Last && s.Term < g.Log.LastTerm:
 				d.disagree(g.Group, s.Index, "snapshot %s includes index %d in term %d, but the log ends at %d in term %d: the two are of different histories, and the snapshot is not used", s.ID, s.Index, s.Term, g.Log.Last, g.Log.LastTerm)
 			case s.Index >= g.Log.First && s.Index <= g.Log.Last && at != 0 && at != s.Term:
 				d.disagree(g.Group, s.Index, "snapshot %s has term %d at index %d, the log has term %d there: the two are of different histories, and the snapshot is not used", s.ID, s.Term, s.Index, at)
+			case d.strange[s.ID]:
 			case s.Index > g.Log.Last:
 				d.disagree(g.Group, s.Index, "snapshot %s includes index %d, but the log ends at %d: entries are missing from the log", s.ID, s.Index, g.Log.Last)
 			case s.Index+1 == g.Log.First && s.Term != g.Log.PrevTerm:

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ballast-raft/ballast/actors"
 	"github.com/ballast-raft/ballast/messages"
+	"github.com/ballast-raft/ballast/snapshot"
 	"github.com/ballast-raft/ballast/supervisor"
 )
 
@@ -136,6 +137,45 @@ func TestVerifyFindsDisagreement(t *testing.T) {
 			t.Errorf("%+v", d.Problems)
 		}
 	})
+}
+
+// Who keeps a state of their own in snapshots is not told that the log has lost
+// something.
+func TestVerifyStateMachineOfOnesOwn(t *testing.T) {
+	dir := prepared(t)
+	store, err := snapshot.OpenDir(filepath.Join(dir, snapshotDir), snapshot.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, group := range []uint64{0, 7} {
+		w, err := store.Create(group, 4200, 3, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte("a state of my own")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Finish(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	o := must(t, "verify", dir)
+	if n := strings.Count(o, "holds no application data"); n != 2 || strings.Contains(o, "DAMAGE") {
+		t.Errorf("%s", o)
+	}
+	// What the data needs is not made up for by it.
+	if err := os.RemoveAll(filepath.Join(dir, kvDir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(find(t, filepath.Join(dir, snapshotDir, "0000000000000000-0000000000000001-*.snap"))); err != nil {
+		t.Fatal(err)
+	}
+	if o := ballast(t, "verify", dir); !strings.Contains(o.out, "what is good of data and snapshots ends at 0") {
+		t.Errorf("%s", o.out)
+	}
 }
 
 // TestVerifyFindsAnotherHistory puts a snapshot beside a log that has other
