@@ -174,6 +174,9 @@ func TestDeterministic(t *testing.T) {
 	before := runtime.GOMAXPROCS(0)
 	defer runtime.GOMAXPROCS(before)
 	eachCodec(t, func(t *testing.T, number int, codec snapshot.Codec) {
+		if raceDetector && codec != snapshot.CodecZstd {
+			return // the goroutines are the same for each of them
+		}
 		dir := t.TempDir
 		rapid.Check(t, func(t *rapid.T) {
 			seed := rapid.Uint64().Draw(t, "seed")

@@ -23,6 +23,9 @@ var memoryMiB = flag.Int("snapshot.memory", 256, "MiB of the state that goes in 
 // so a second one takes the test. With -snapshot.memory=4096 the state is 4 GiB, and
 // s2 is measured beside zstd.
 func TestPeakMemory(t *testing.T) {
+	if raceDetector {
+		return // it has memory of its own; the plain run measures ours
+	}
 	const child = "BALLAST_SNAPSHOT_MEMORY"
 	if mib := os.Getenv(child); mib != "" {
 		n, err := strconv.Atoi(mib)
