@@ -49,10 +49,7 @@ func TestPeakMemory(t *testing.T) {
 }
 
 func peakMemory(t *testing.T, codec snapshot.Codec, mib int) {
-	bound := 64 << 20
-	if raceDetector {
-		bound *= 3 // its shadow memory
-	}
+	const bound = 64 << 20
 	d := open(t, t.TempDir(), snapshot.Options{Codec: codec, Concurrency: 2})
 	data, got := records(1, 1<<20), make([]byte, 1<<20)
 	next := func(i int) []byte { // every piece is another: its number runs through it
