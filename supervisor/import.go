@@ -22,20 +22,19 @@ type importing struct {
 	fail   func(error)
 	done   func()
 
-	id uint64 // of the import
-	// resetting: the log has been told to go on behind the snapshot.
-	resetting bool
-	underWay  int
-	ended     bool
-	failed    bool
+	id       uint64 // of the import
+	underWay int
+	ended    bool
+	failed   bool
 }
 
 // importWindow is how many chunks of an import are under way.
 const importWindow = 2
 
 // importSnapshot replaces a group's data by a snapshot, the newest good one if
-// id is empty.
-func (s *supervisor) importSnapshot(group uint64, id string, fail func(error), done func(messages.SnapshotInfo)) {
+// id is empty. before, if not nil, comes when all of the state is there and does
+// not count yet: it changes what must not outlive the old data.
+func (s *supervisor) importSnapshot(group uint64, id string, before func(fail func(error), then func()), fail func(error), done func(messages.SnapshotInfo)) {
 	incarnation := s.kv
 	call(s, s.parts.snapshot.PID(), messages.OpenSnapshot{Group: group, ID: id}, fail, func(o messages.SnapshotOpened) {
 		if o.Err != nil {
@@ -43,6 +42,17 @@ func (s *supervisor) importSnapshot(group uint64, id string, fail func(error), d
 			return
 		}
 		t := &importing{s: s, group: group, incarnation: incarnation, open: o, fail: fail, done: func() { done(o.Info) }}
+		if before != nil {
+			t.before = func() {
+				if t.current() {
+					before(t.abort, func() {
+						if t.current() {
+							t.swap()
+						}
+					})
+				}
+			}
+		}
 		t.begin()
 	})
 }
@@ -63,27 +73,23 @@ func (t *importing) current() bool {
 // nothing, and a crash in between leaves a log that only this snapshot leads up
 // to, which the next recovery imports.
 func (t *importing) importAhead() {
-	t.before = t.resetLog
-	t.begin()
-}
-
-// resetLog has the log go on behind the snapshot, and then lets the state count.
-func (t *importing) resetLog() {
-	if !t.current() {
-		return
-	}
 	info := t.open.Info
-	t.resetting = true
-	call(t.s, t.s.parts.log.PID(), messages.ResetLog{Group: t.group, Index: info.Index, Term: info.Term}, t.abort, func(m messages.LogReset) {
-		if m.Err != nil {
-			t.abort(m.Err)
+	t.before = func() {
+		if !t.current() {
 			return
 		}
-		if g := t.s.group(t.group); g.state == known {
-			g.state = unknown // proposals must learn where the log goes on
-		}
-		t.swap()
-	})
+		call(t.s, t.s.parts.log.PID(), messages.ResetLog{Group: t.group, Index: info.Index, Term: info.Term}, t.abort, func(m messages.LogReset) {
+			if m.Err != nil {
+				t.abort(m.Err)
+				return
+			}
+			if g := t.s.group(t.group); g.state == known {
+				g.state = unknown // proposals must learn where the log goes on
+			}
+			t.swap()
+		})
+	}
+	t.begin()
 }
 
 func (t *importing) begin() {

@@ -130,11 +130,6 @@ func (s *supervisor) recoveryFailed(incarnation uint64, err error) {
 // first.
 func (s *supervisor) recoverGroup(id uint64, snapshots []messages.SnapshotInfo, fail func(error), done func()) {
 	incarnation := s.kv
-	s.finishDiscard(id, incarnation, fail, func() { s.recoverKept(id, incarnation, snapshots, fail, done) }, done)
-}
-
-// recoverKept is recoverGroup for a group whose history is not to be discarded.
-func (s *supervisor) recoverKept(id, incarnation uint64, snapshots []messages.SnapshotInfo, fail func(error), done func()) {
 	s.position(id, fail, func(b messages.LogBounds, a messages.AppliedRead) {
 		if a.Index > b.Last {
 			fail(fmt.Errorf("group %d: index %d was applied, but the log ends at %d: entries are missing from the log; restore its files, or move the kv directory away to rebuild the data from what is left: %w",
