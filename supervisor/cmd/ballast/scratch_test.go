@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -20,6 +21,11 @@ import (
 func begun(t *testing.T, c *exec.Cmd, dir string) (wait func() error) {
 	t.Helper()
 	c.Env = append(os.Environ(), asBallast+"=1")
+	// A child inherits what its parent ignores, and nohup and shells without a
+	// terminal have it ignore some; what is handled is reset.
+	handled := make(chan os.Signal, 1)
+	signal.Notify(handled, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	t.Cleanup(func() { signal.Stop(handled) })
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
 	if err != nil {
 		t.Fatal(err)
