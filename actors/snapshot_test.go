@@ -646,6 +646,8 @@ func TestCreditIsEnforced(t *testing.T) {
 	if s := r.host.Status(); s.Queued != credit || s.QueuedBytes != credit*messages.MaxSnapshotChunk {
 		t.Errorf("the mailbox holds %d commands of %d bytes", s.Queued, s.QueuedBytes)
 	}
+	// The sync that waits must be that of the slow stream.
+	<-r.disk.holding()
 	// One after the other: each has ended before the next gets its lane.
 	for g := range uint64(clients) {
 		b := must[messages.SaveBegun](r.actorRig, messages.BeginSave{Group: 2 + g, Index: 1})

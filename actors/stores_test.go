@@ -30,6 +30,7 @@ type disk struct {
 	mu    sync.Mutex
 	fail  error         // of the next sync
 	block chan struct{} // the next sync waits for it
+	held  chan struct{} // closed when one does
 	syncs atomic.Int64
 }
 
@@ -46,16 +47,24 @@ func (d *disk) hold() (release func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	ch := make(chan struct{})
-	d.block = ch
+	d.block, d.held = ch, make(chan struct{})
 	return func() { close(ch) }
+}
+
+// holding returns what is closed when a sync has come to wait.
+func (d *disk) holding() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.held
 }
 
 func (d *disk) Sync(f *os.File) error {
 	d.mu.Lock()
-	err, block := d.fail, d.block
+	err, block, held := d.fail, d.block, d.held
 	d.fail, d.block = nil, nil
 	d.mu.Unlock()
 	if block != nil {
+		close(held)
 		<-block
 	}
 	if err != nil {
