@@ -55,7 +55,7 @@ func (s *DB) Apply(group uint64, entries []messages.Entry) ([]messages.Result, e
 	for done < len(entries) {
 		b := s.newBatch(g)
 		next := done
-		err := s.gen.db.View(func(tx *buntdb.Tx) error {
+		err := g.db.View(func(tx *buntdb.Tx) error {
 			b.tx = tx
 			for next < len(entries) && (next == done || b.bytes < s.opt.CommitBytes) {
 				results[next] = b.apply(entries[next])

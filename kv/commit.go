@@ -2,29 +2,32 @@ package kv
 
 import (
 	"fmt"
-	"hash/crc32"
-	"math"
+	"maps"
+	"slices"
 
 	"github.com/ballast-raft/ballast/messages"
-	"github.com/ballast-raft/ballast/messages/durable"
 	"github.com/tidwall/buntdb"
 )
 
 // machine is the state machine of one group. Its fields are guarded by DB.mu.
 type machine struct {
 	id uint64
+	// db is the tree that holds its data: that of the store, or the one that an
+	// import has made.
+	db *buntdb.DB
 	// data and definitions begin the stored keys of its pairs and indexes.
 	data, definitions string
 	index, term       uint64
 	keys              int
+	live              int64 // what DATA would hold of it if each key had one command
 	// indexes is sorted by name. The slice is replaced, never changed: views
 	// hold on to it.
 	indexes []index
 	views   []*view
 }
 
-func newGroup(id uint64) *machine {
-	return &machine{id: id, data: spacePrefix(dataSpace, id), definitions: spacePrefix(definitionSpace, id)}
+func newGroup(id uint64, db *buntdb.DB) *machine {
+	return &machine{id: id, db: db, data: spacePrefix(dataSpace, id), definitions: spacePrefix(definitionSpace, id)}
 }
 
 // change is the outcome of a batch for one stored key.
@@ -185,7 +188,7 @@ func (s *DB) Write(group uint64, ops []messages.Operation) ([]messages.Result, e
 	g := s.group(group)
 	b := s.newBatch(g)
 	results := make([]messages.Result, len(ops))
-	err := s.gen.db.View(func(tx *buntdb.Tx) error {
+	err := g.db.View(func(tx *buntdb.Tx) error {
 		b.tx = tx
 		for i, op := range ops {
 			results[i] = b.run(op)
@@ -224,7 +227,7 @@ func (s *DB) group(id uint64) *machine {
 	g := s.groups[id]
 	s.mu.RUnlock()
 	if g == nil {
-		g = newGroup(id)
+		g = newGroup(id, s.tree)
 	}
 	return g
 }
@@ -241,94 +244,76 @@ func (s *DB) room(n int64) error {
 	return nil
 }
 
-// commit writes the changes of a batch and then the marker that makes them
-// count. If there is no room nothing is done; after any other error the store
-// is poisoned. Readers and views see all of it or nothing.
-func (s *DB) commit(b *batch, index, term uint64) (err error) {
+// commit writes the changes of a batch, and behind them the marker that makes
+// them count, and then changes the tree. If there is no room nothing is done;
+// after any other error the store is poisoned. Readers
+// and views see all of it or nothing.
+func (s *DB) commit(b *batch, index, term uint64) error {
 	gen, g := s.gen, b.group
 	size := b.size()
-	m := marker{
-		sequence: gen.sequence + 1,
-		start:    gen.end,
-		end:      gen.end + size,
-		groups:   []position{{g.id, index, term}},
-	}
-	if n := m.sequence - gen.durable.Load(); n <= math.MaxUint16 {
-		m.unsynced = uint16(n)
-	}
-	markerLen := setLen(markerKey, string(m.encode(gen.identity)))
-	if err := s.room(size + markerLen); err != nil {
+	if err := s.room(size + markerBytes); err != nil {
 		return err
 	}
+	keys := slices.Sorted(maps.Keys(b.changes))
+	buf := slices.Grow(gen.buf[:0], int(size)+markerBytes)
+	for _, key := range keys {
+		if c := b.changes[key]; c.set {
+			buf = appendSet(buf, key, c.value)
+		} else {
+			buf = appendDel(buf, key)
+		}
+	}
+	err := gen.write(buf, marker{groups: []position{{g.id, index, term}}})
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.unwritable(); err != nil {
-		return err
-	}
-	defer func() {
-		if p := recover(); p != nil {
-			// buntdb panics, with its lock held, when it cannot take back a
-			// write that has failed in the middle.
-			s.dead = true
-			err = fmt.Errorf("buntdb panicked: %v", p)
-		}
-		if err != nil {
-			err = durable.Wrap(err)
-			s.poison = err
-		}
-	}()
-	if size > 0 {
-		for key, c := range b.changes {
-			if key[0] == dataSpace {
-				for _, v := range g.views {
-					v.keep(key, c.old, c.existed)
-				}
-			}
-		}
-		g.views = live(g.views)
-		if err := gen.db.Update(b.write); err != nil {
-			return fmt.Errorf("write data: %w", err)
-		}
-		s.groups[g.id] = g
-		g.indexes = b.indexes
-		for key, c := range b.changes {
-			if key[0] == dataSpace {
-				switch {
-				case c.set && !c.existed:
-					g.keys++
-				case !c.set:
-					g.keys--
-				}
-			}
-		}
-		if m.sum, err = gen.sum(m.start, size); err != nil {
-			return fmt.Errorf("read data back: %w", err)
-		}
-	}
-	value := string(m.encode(gen.identity))
-	if err := gen.db.Update(func(tx *buntdb.Tx) error {
-		_, _, err := tx.Set(markerKey, value, nil)
-		return err
-	}); err != nil {
-		return fmt.Errorf("write marker: %w", err)
-	}
-	info, err := gen.file.Stat()
 	if err != nil {
-		return err
+		return s.failed(err)
 	}
-	if end := m.end + markerLen; info.Size() != end {
-		return fmt.Errorf("the file has %d bytes after a change that should end at %d", info.Size(), end)
+	for _, key := range keys {
+		if key[0] == dataSpace {
+			c := b.changes[key]
+			for _, v := range g.views {
+				v.keep(key, c.old, c.existed)
+			}
+		}
+	}
+	g.views = live(g.views)
+	if len(keys) > 0 {
+		err = g.db.Update(func(tx *buntdb.Tx) error { return b.enter(tx, keys) })
+	}
+	if err != nil {
+		return s.failed(fmt.Errorf("buntdb: %w", err)) // the file and the tree have parted
+	}
+	before := g.live
+	for _, key := range keys {
+		c := b.changes[key]
+		if c.existed {
+			g.live -= setLen(key, c.old)
+		}
+		if c.set {
+			g.live += setLen(key, c.value)
+		}
+		if key[0] == dataSpace {
+			switch {
+			case c.set && !c.existed:
+				g.keys++
+			case !c.set:
+				g.keys--
+			}
+		}
 	}
 	s.groups[g.id] = g
-	g.index, g.term = index, term
-	gen.sequence, gen.end = m.sequence, m.end+markerLen
+	g.indexes, g.index, g.term = b.indexes, index, term
+	s.live += g.live - before
+	gen.advance()
 	return nil
 }
 
-func (b *batch) write(tx *buntdb.Tx) (err error) {
-	for key, c := range b.changes {
-		if c.set {
+// enter carries the changes out in the tree.
+func (b *batch) enter(tx *buntdb.Tx, keys []string) (err error) {
+	for _, key := range keys {
+		if c := b.changes[key]; c.set {
 			_, _, err = tx.Set(key, c.value, nil)
 		} else {
 			_, err = tx.Delete(key)
@@ -338,22 +323,4 @@ func (b *batch) write(tx *buntdb.Tx) (err error) {
 		}
 	}
 	return nil
-}
-
-// sum is the checksum of what the file holds at start, which buntdb has just
-// written in an order of its own.
-func (g *generation) sum(start, size int64) (sum uint32, err error) {
-	if len(g.buf) == 0 {
-		g.buf = make([]byte, 64<<10)
-	}
-	for size > 0 {
-		b := g.buf[:min(size, int64(len(g.buf)))]
-		if n, err := g.file.ReadAt(b, start); n < len(b) {
-			return 0, err
-		}
-		sum = crc32.Update(sum, castagnoli, b)
-		start += int64(len(b))
-		size -= int64(len(b))
-	}
-	return sum, nil
 }

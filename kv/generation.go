@@ -6,63 +6,82 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"math"
 	"os"
 	"sync/atomic"
 
+	"github.com/ballast-raft/ballast/messages"
 	"github.com/ballast-raft/ballast/messages/durable"
-	"github.com/tidwall/buntdb"
 )
 
-// generation is one data file and what serves it. Its fields are guarded by
-// DB.mu, except buf, which belongs to the writer.
+// generation is one data file. Its fields are guarded by DB.mu, except buf and
+// next, which belong to the writer.
 type generation struct {
 	header
-	db *buntdb.DB
-	// file is a descriptor of our own, opened before anything was written, so
-	// that it is told of every error in writing back.
+	// file is opened before anything is written, so that it is told of every
+	// error in writing back.
 	file     *os.File
 	mark     *durable.Mark
-	sequence uint64
-	end      int64
+	place
 	durable  atomic.Uint64 // sequence up to which the file is known to be on disk
 	buf      []byte
+	next     place // behind what was written last
 }
 
-// load opens buntdb on a file that has been verified.
-func load(path string, end int64) (*buntdb.DB, error) {
-	db, err := buntdb.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("buntdb: %w", err)
-	}
-	// buntdb begins with a sync each second and with Shrink, which would
-	// destroy the markers: turn both off before the first tick of its clock.
-	err = db.SetConfig(buntdb.Config{SyncPolicy: buntdb.Never, AutoShrinkDisabled: true})
-	if err == nil {
-		var info fs.FileInfo
-		if info, err = os.Stat(path); err == nil && info.Size() != end {
-			err = fmt.Errorf("buntdb left %d bytes of %d", info.Size(), end)
-		}
-	}
-	if err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	return db, nil
+// place is the end of a change: the offset behind its marker, whose sequence
+// number it has.
+type place struct {
+	sequence uint64
+	end      int64
 }
 
-// release closes what the generation holds open.
-func (g *generation) release(dead bool) error {
+// write appends a change and its marker, of which it completes what says where
+// it is. The change counts when advance is called. A disk that is full leaves
+// the file as it was.
+func (g *generation) write(change []byte, m marker) error {
+	m.sequence, m.start, m.end = g.sequence+1, g.end, g.end+int64(len(change))
+	m.sum = crc32.Checksum(change, castagnoli)
+	if n := m.sequence - g.durable.Load(); n <= math.MaxUint16 {
+		m.unsynced = uint16(n)
+	}
+	change = appendSet(change, markerKey, string(m.encode(g.identity)))
+	if g.buf = change; cap(change) > maxKeptBuffer {
+		g.buf = nil
+	}
+	g.next = place{m.sequence, g.end + int64(len(change))}
+	_, err := g.file.WriteAt(change, g.end)
+	if err = durable.Wrap(err); !errors.Is(err, messages.ErrDiskFull) {
+		return err
+	}
+	if err2 := g.file.Truncate(g.end); err2 != nil {
+		return fmt.Errorf("%w; and it cannot be taken back: %w", err, err2)
+	}
+	return noRoom{err}
+}
+
+// noRoom is a write that has failed and was taken back.
+type noRoom struct{ error }
+
+func (e noRoom) Unwrap() error { return e.error }
+
+// advance makes what was written last count.
+func (g *generation) advance() { g.place = g.next }
+
+// maxKeptBuffer bounds the memory for encoding that is kept from one change to
+// the next.
+const maxKeptBuffer = 8 << 20
+
+// release closes what the generation holds open, but not the tree.
+func (g *generation) release() error {
 	var errs []error
-	if g.db != nil && !dead {
-		errs = append(errs, g.db.Close())
-	}
 	if g.mark != nil {
 		errs = append(errs, g.mark.Close())
 	}
 	return errors.Join(append(errs, g.file.Close())...)
 }
 
-// draft writes a new generation: the same bytes that buntdb would, in the order
-// in which they come.
+// draft writes a new generation: the commands in the order in which they
+// come.
 type draft struct {
 	header
 	disk durable.Disk

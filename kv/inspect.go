@@ -122,7 +122,7 @@ type census struct {
 	names   []string
 }
 
-func (c *census) changed(set bool, key []byte) {
+func (c *census) changed(set bool, key, _ []byte) {
 	c.pending = append(c.pending, change{set: set})
 	c.names = append(c.names, string(key))
 }

@@ -71,6 +71,9 @@ const (
 	positionSize  = 24
 	sealFlag      = 1
 
+	// markerBytes is room for the command of a marker with one group.
+	markerBytes = 160
+
 	// maxMarkerGroups bounds the groups in one marker. A new generation with
 	// more of them has more markers.
 	maxMarkerGroups = 4096

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 
 	"github.com/ballast-raft/ballast/messages"
@@ -38,10 +37,11 @@ type DB struct {
 	gen       *generation
 	groups    map[uint64]*machine
 	importing *importer
-	poison    error // why nothing can be changed any more
-	dead      bool  // buntdb cannot be read either
-	closing   bool  // Close has begun
-	closed    bool
+	// live is what DATA would hold of commands if each key had one.
+	live    int64
+	poison  error // why nothing can be changed any more
+	closing bool  // Close has begun
+	closed  bool
 }
 
 var _ Store = (*DB)(nil)
@@ -65,10 +65,7 @@ func Open(dir string, opt Options) (*DB, error) {
 	}
 	if err == nil {
 		if err = s.recover(); err != nil {
-			if s.gen != nil {
-				err = errors.Join(err, s.gen.release(false))
-			}
-			err = errors.Join(err, s.lock.Release())
+			err = errors.Join(err, s.release())
 		}
 	}
 	if err != nil {
@@ -81,12 +78,11 @@ func Open(dir string, opt Options) (*DB, error) {
 //
 //  1. With neither DATA nor MARK the store is new, and begins with a generation
 //     that holds nothing.
-//  2. DATA is read and verified to its end, and judged by MARK. Up to here
-//     nothing has been changed.
+//  2. DATA is read and verified to its end, what is good goes into the tree,
+//     and MARK is the judge of the rest. Up to here nothing has been changed.
 //  3. Unfinished files are removed, a torn write is cut off, and what may not
 //     be on disk is written and synced.
 //  4. MARK is set, or made anew if a swap was interrupted or it was unreadable.
-//  5. buntdb loads the file.
 func (s *DB) recover() error {
 	path, markPath := filepath.Join(s.dir, dataName), filepath.Join(s.dir, markName)
 	hasData, err := exists(path)
@@ -116,8 +112,12 @@ func (s *DB) recover() error {
 	if err != nil {
 		return err
 	}
-	sv, err := examine(f, info.Size(), visitor{}, markOffset(markPath)...)
-	if err != nil {
+	if g.db, err = newTree(); err != nil {
+		return err
+	}
+	l := startLoader(g.db)
+	sv, err := examine(f, info.Size(), visitor{l.changed, l.marked}, markOffset(markPath)...)
+	if err = errors.Join(err, l.finish()); err != nil {
 		return err
 	}
 	k, err := sv.judge(f, path, markPath)
@@ -147,19 +147,37 @@ func (s *DB) recover() error {
 	g.header, g.sequence, g.end = sv.header, sv.sequence, sv.end
 	s.synced = sv.sequence
 	g.durable.Store(sv.sequence)
-	if g.db, err = load(path, sv.end); err != nil {
-		return err
-	}
-	if s.groups, err = readGroups(g.db); err != nil {
-		return &messages.CorruptError{Path: path, Offset: -1, Index: sv.last.index, Reason: "an index definition", Err: err}
+	s.live = l.live
+	for id, n := range l.keys {
+		s.made(id).keys = n
 	}
 	for id, p := range sv.groups {
-		if s.groups[id] == nil {
-			s.groups[id] = newGroup(id)
-		}
-		s.groups[id].index, s.groups[id].term = p.index, p.term
+		s.made(id).index, s.made(id).term = p.index, p.term
+	}
+	if err := s.readDefinitions(); err != nil {
+		return &messages.CorruptError{Path: path, Offset: -1, Index: sv.last.index, Reason: "an index definition", Err: err}
 	}
 	return nil
+}
+
+// made returns the group, and makes it.
+func (s *DB) made(id uint64) *machine {
+	if s.groups[id] == nil {
+		s.groups[id] = newGroup(id)
+	}
+	return s.groups[id]
+}
+
+// release gives back what the store holds of the system.
+func (s *DB) release() error {
+	var errs []error
+	if g := s.gen; g != nil {
+		if g.db != nil {
+			errs = append(errs, g.db.Close())
+		}
+		errs = append(errs, g.release())
+	}
+	return errors.Join(append(errs, s.lock.Release())...)
 }
 
 // create makes the first generation, which holds nothing. MARK comes after it:
@@ -189,27 +207,10 @@ func exists(path string) (bool, error) {
 	return err == nil, err
 }
 
-// readGroups counts the keys of every group and reads its index definitions.
-func readGroups(db *buntdb.DB) (groups map[uint64]*machine, err error) {
-	groups = map[uint64]*machine{}
-	get := func(id uint64) *machine {
-		if groups[id] == nil {
-			groups[id] = newGroup(id)
-		}
-		return groups[id]
-	}
-	err = db.View(func(tx *buntdb.Tx) error {
-		// The keys of a group are together, so it is looked up once.
-		var g *machine
-		walk(tx, string(rune(dataSpace)), string(rune(dataSpace+1)), false, func(key, _ string) bool {
-			if g == nil || !strings.HasPrefix(key, g.data) {
-				_, id, _, _ := splitKey(key)
-				g = get(id)
-			}
-			g.keys++
-			return true
-		})
-		var bad error
+// readDefinitions reads the index definitions of every group.
+func (s *DB) readDefinitions() error {
+	var bad error
+	err := s.gen.db.View(func(tx *buntdb.Tx) error {
 		walk(tx, string(rune(definitionSpace)), string(rune(definitionSpace+1)), false, func(key, value string) bool {
 			_, id, name, _ := splitKey(key)
 			def, err := decodeDefinition(name, value)
@@ -217,13 +218,13 @@ func readGroups(db *buntdb.DB) (groups map[uint64]*machine, err error) {
 				bad = err
 				return false
 			}
-			g := get(id)
+			g := s.made(id)
 			g.indexes = append(g.indexes, newIndex(id, def))
 			return true
 		})
-		return bad
+		return nil
 	})
-	return groups, err
+	return errors.Join(err, bad)
 }
 
 // Sync makes every change that was made before it began durable. Changes and
@@ -301,8 +302,7 @@ func (s *DB) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	errs = append(errs, s.gen.release(s.dead), s.lock.Release())
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(append(errs, s.release())...); err != nil {
 		return fmt.Errorf("kv: close: %w", err)
 	}
 	return nil

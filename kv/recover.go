@@ -37,7 +37,7 @@ type survey struct {
 // visitor is told of what the file holds; a change counts once marked is called
 // after it. Nil functions are not called.
 type visitor struct {
-	changed func(set bool, key []byte)
+	changed func(set bool, key, value []byte)
 	marked  func(m marker)
 }
 
@@ -103,7 +103,7 @@ func (sv *survey) take(c command, off int64, sum *uint32, v visitor) (err error)
 		}
 		*sum = crc32.Update(*sum, castagnoli, c.raw)
 		if v.changed != nil {
-			v.changed(c.set, c.key)
+			v.changed(c.set, c.key, c.value)
 		}
 		return nil
 	}

@@ -20,18 +20,19 @@ const (
 	MaxBytes     = 64 << 20
 )
 
-// view calls fn with a transaction of the current generation and the group,
-// which is nil if there is nothing in it. fn must not call the store.
+// view calls fn with the group and a transaction of its tree, both nil if there
+// is nothing in it. fn must not call the store.
 func (s *DB) view(id uint64, fn func(tx *buntdb.Tx, g *machine) error) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.closed {
 		return messages.ErrStopped
 	}
-	if s.dead {
-		return fmt.Errorf("%w after a failure: %w", messages.ErrUnavailable, s.poison)
+	g := s.groups[id]
+	if g == nil {
+		return fn(nil, nil)
 	}
-	return s.gen.db.View(func(tx *buntdb.Tx) error { return fn(tx, s.groups[id]) })
+	return g.db.View(func(tx *buntdb.Tx) error { return fn(tx, g) })
 }
 
 func validKey(key []byte) error {

@@ -56,7 +56,7 @@ func (s *DB) OpenView(group uint64) (View, error) {
 	}
 	g := s.groups[group]
 	if g == nil {
-		g = newGroup(group)
+		g = newGroup(group, s.tree)
 		s.groups[group] = g
 	}
 	v := &view{store: s, group: g, index: g.index, term: g.term, indexes: g.indexes, next: g.data, upper: successor(g.data)}
