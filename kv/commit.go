@@ -16,7 +16,9 @@ type machine struct {
 	// data and definitions begin the stored keys of its pairs and indexes.
 	data, definitions string
 	index, term       uint64
-	keys              int
+	// revision is the version of the latest change; it never goes back.
+	revision uint64
+	keys     int
 	// indexes is sorted by name. The slice is replaced, never changed: views
 	// hold on to it.
 	indexes []index
@@ -43,11 +45,13 @@ type batch struct {
 	group   *machine
 	indexes []index
 	changes map[string]*change
-	bytes   int64 // about what the changes hold
+	// revision is that of the operation that is being carried out.
+	revision uint64
+	bytes    int64 // about what the changes hold
 }
 
 func (s *DB) newBatch(g *machine) *batch {
-	return &batch{group: g, indexes: g.indexes, changes: map[string]*change{}}
+	return &batch{group: g, indexes: g.indexes, revision: g.revision, changes: map[string]*change{}}
 }
 
 // lookup returns the value of a stored key as the batch has left it.
@@ -107,7 +111,8 @@ func (b *batch) run(op messages.Operation) messages.Result {
 	}
 	stored := b.group.data + string(op.Key)
 	key := stored[len(b.group.data):]
-	old, found := b.lookup(stored)
+	was, found := b.lookup(stored)
+	_, old := valueOf(was)
 	res := messages.Result{Existed: found}
 	switch op.Kind {
 	case messages.OpDelete:
@@ -119,7 +124,8 @@ func (b *batch) run(op messages.Operation) messages.Result {
 					}
 				}
 			}
-			b.remove(stored, old, true)
+			b.remove(stored, was, true)
+			res.Version = b.revision
 		}
 		return res
 	case messages.OpCompareAndSwap:
@@ -127,7 +133,8 @@ func (b *batch) run(op messages.Operation) messages.Result {
 			return res
 		}
 	}
-	value := string(op.Value)
+	set := joinVersion(b.revision, op.Value)
+	_, value := valueOf(set)
 	checked := false
 	for i := range b.indexes {
 		x := &b.indexes[i]
@@ -139,21 +146,22 @@ func (b *batch) run(op messages.Operation) messages.Result {
 			return res
 		}
 		checked = true
-		was, is := "", x.entry(key, value)
+		before, is := "", x.entry(key, value)
 		if found {
-			was = x.entry(key, old)
+			before = x.entry(key, old)
 		}
-		if was == is {
+		if before == is {
 			continue
 		}
-		if was != "" {
-			b.removeEntry(was)
+		if before != "" {
+			b.removeEntry(before)
 		}
 		if is != "" {
 			b.setEntry(is)
 		}
 	}
-	b.set(stored, value, old, found)
+	b.set(stored, set, was, found)
+	res.Version = b.revision
 	res.Swapped = op.Kind == messages.OpCompareAndSwap
 	return res
 }
@@ -188,11 +196,14 @@ func (s *DB) Write(group uint64, ops []messages.Operation) ([]messages.Result, e
 	err := s.gen.db.View(func(tx *buntdb.Tx) error {
 		b.tx = tx
 		for i, op := range ops {
-			results[i] = b.run(op)
+			b.revision++
+			if results[i] = b.run(op); results[i].Version == 0 {
+				b.revision-- // it has changed nothing
+			}
 		}
 		return nil
 	})
-	if err == nil && len(b.changes) > 0 {
+	if err == nil && b.revision > g.revision {
 		err = s.commit(b, g.index, g.term)
 	}
 	if err != nil {
@@ -251,7 +262,7 @@ func (s *DB) commit(b *batch, index, term uint64) (err error) {
 		sequence: gen.sequence + 1,
 		start:    gen.end,
 		end:      gen.end + size,
-		groups:   []position{{g.id, index, term}},
+		groups:   []position{{g.id, index, term, b.revision}},
 	}
 	if n := m.sequence - gen.durable.Load(); n <= math.MaxUint16 {
 		m.unsynced = uint16(n)
@@ -321,7 +332,7 @@ func (s *DB) commit(b *batch, index, term uint64) (err error) {
 		return fmt.Errorf("the file has %d bytes after a change that should end at %d", info.Size(), end)
 	}
 	s.groups[g.id] = g
-	g.index, g.term = index, term
+	g.index, g.term, g.revision = index, term, b.revision
 	gen.sequence, gen.end = m.sequence, m.end+markerLen
 	return nil
 }

@@ -52,7 +52,7 @@ func (s *DB) BeginImport(group, index, term uint64) (Import, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kv: begin import: %w", err)
 	}
-	im := &importer{store: s, pos: position{group, index, term}}
+	im := &importer{store: s, pos: position{group: group, index: index, term: term}}
 	im.draft, err = newDraft(s.opt.Disk, filepath.Join(s.dir, dataName+durable.TempSuffix), s.gen.identity)
 	if err != nil {
 		return nil, fmt.Errorf("kv: begin import: %w", err)
@@ -63,7 +63,7 @@ func (s *DB) BeginImport(group, index, term uint64) (Import, error) {
 		im.indexes = append(im.indexes, newIndex(group, def))
 		return im.draft.set(definitions+def.Name, encodeDefinition(def))
 	}
-	im.reader.pair = func(key, value string) error {
+	im.reader.pair = func(key string, version uint64, value string) error {
 		checked := false
 		for i := range im.indexes {
 			x := &im.indexes[i]
@@ -81,7 +81,7 @@ func (s *DB) BeginImport(group, index, term uint64) (Import, error) {
 			}
 		}
 		im.keys++
-		return im.draft.set(data+key, value)
+		return im.draft.set(data+key, joinVersion(version, []byte(value)))
 	}
 	s.importing = im
 	return im, nil
@@ -204,7 +204,7 @@ func (im *importer) Finish() (keys int, err error) {
 	next.durable.Store(next.sequence)
 	old := s.gen
 	g := newGroup(im.pos.group)
-	g.index, g.term, g.keys, g.indexes = im.pos.index, im.pos.term, im.keys, im.indexes
+	g.index, g.term, g.revision, g.keys, g.indexes = im.pos.index, im.pos.term, im.pos.revision, im.keys, im.indexes
 	s.mu.Lock()
 	if before := s.groups[g.id]; before != nil {
 		for _, v := range before.views {
@@ -229,11 +229,12 @@ func (im *importer) complete() (*generation, error) {
 	if !im.reader.ended {
 		return nil, malformed("it is not complete")
 	}
+	im.pos.revision = im.reader.revision
 	positions, others := []position{im.pos}, []*machine{}
 	s.mu.RLock()
 	for id, g := range s.groups {
 		if id != im.pos.group {
-			positions = append(positions, position{id, g.index, g.term})
+			positions = append(positions, position{id, g.index, g.term, g.revision})
 			others = append(others, g)
 		}
 	}
