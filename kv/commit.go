@@ -18,8 +18,10 @@ type machine struct {
 	// data and definitions begin the stored keys of its pairs and indexes.
 	data, definitions string
 	index, term       uint64
-	keys              int
-	live              int64 // what DATA would hold of it if each key had one command
+	// revision is the version of the latest change; it never goes back.
+	revision uint64
+	keys     int
+	live     int64 // what DATA would hold of it if each key had one command
 	// indexes is sorted by name. The slice is replaced, never changed: views
 	// hold on to it.
 	indexes []index
@@ -46,11 +48,13 @@ type batch struct {
 	group   *machine
 	indexes []index
 	changes map[string]*change
-	bytes   int64 // about what the changes hold
+	// revision is that of the operation that is being carried out.
+	revision uint64
+	bytes    int64 // about what the changes hold
 }
 
 func (s *DB) newBatch(g *machine) *batch {
-	return &batch{group: g, indexes: g.indexes, changes: map[string]*change{}}
+	return &batch{group: g, indexes: g.indexes, revision: g.revision, changes: map[string]*change{}}
 }
 
 // lookup returns the value of a stored key as the batch has left it.
@@ -110,7 +114,8 @@ func (b *batch) run(op messages.Operation) messages.Result {
 	}
 	stored := b.group.data + string(op.Key)
 	key := stored[len(b.group.data):]
-	old, found := b.lookup(stored)
+	was, found := b.lookup(stored)
+	_, old := valueOf(was)
 	res := messages.Result{Existed: found}
 	switch op.Kind {
 	case messages.OpDelete:
@@ -122,7 +127,8 @@ func (b *batch) run(op messages.Operation) messages.Result {
 					}
 				}
 			}
-			b.remove(stored, old, true)
+			b.remove(stored, was, true)
+			res.Version = b.revision
 		}
 		return res
 	case messages.OpCompareAndSwap:
@@ -130,7 +136,8 @@ func (b *batch) run(op messages.Operation) messages.Result {
 			return res
 		}
 	}
-	value := string(op.Value)
+	set := joinVersion(b.revision, op.Value)
+	_, value := valueOf(set)
 	checked := false
 	for i := range b.indexes {
 		x := &b.indexes[i]
@@ -142,21 +149,22 @@ func (b *batch) run(op messages.Operation) messages.Result {
 			return res
 		}
 		checked = true
-		was, is := "", x.entry(key, value)
+		before, is := "", x.entry(key, value)
 		if found {
-			was = x.entry(key, old)
+			before = x.entry(key, old)
 		}
-		if was == is {
+		if before == is {
 			continue
 		}
-		if was != "" {
-			b.removeEntry(was)
+		if before != "" {
+			b.removeEntry(before)
 		}
 		if is != "" {
 			b.setEntry(is)
 		}
 	}
-	b.set(stored, value, old, found)
+	b.set(stored, set, was, found)
+	res.Version = b.revision
 	res.Swapped = op.Kind == messages.OpCompareAndSwap
 	return res
 }
@@ -191,11 +199,14 @@ func (s *DB) Write(group uint64, ops []messages.Operation) ([]messages.Result, e
 	err := g.db.View(func(tx *buntdb.Tx) error {
 		b.tx = tx
 		for i, op := range ops {
-			results[i] = b.run(op)
+			b.revision++
+			if results[i] = b.run(op); results[i].Version == 0 {
+				b.revision-- // it has changed nothing
+			}
 		}
 		return nil
 	})
-	if err == nil && len(b.changes) > 0 {
+	if err == nil && b.revision > g.revision {
 		err = s.commit(b, g.index, g.term)
 	}
 	if err != nil {
@@ -246,8 +257,8 @@ func (s *DB) room(n int64) error {
 
 // commit writes the changes of a batch, and behind them the marker that makes
 // them count, and then changes the tree. If there is no room nothing is done;
-// after any other error the store is poisoned. Readers
-// and views see all of it or nothing.
+// after any other error the store is poisoned. Readers and views see all of it or
+// nothing.
 func (s *DB) commit(b *batch, index, term uint64) error {
 	gen, g := s.gen, b.group
 	size := b.size()
@@ -263,7 +274,10 @@ func (s *DB) commit(b *batch, index, term uint64) error {
 			buf = appendDel(buf, key)
 		}
 	}
-	err := gen.write(buf, marker{groups: []position{{g.id, index, term}}})
+	if gen.buf = buf; cap(buf) > maxKeptBuffer {
+		gen.buf = nil
+	}
+	err := gen.write(buf, marker{groups: []position{{g.id, index, term, b.revision}}})
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -304,7 +318,7 @@ func (s *DB) commit(b *batch, index, term uint64) error {
 		}
 	}
 	s.groups[g.id] = g
-	g.indexes, g.index, g.term = b.indexes, index, term
+	g.indexes, g.index, g.term, g.revision = b.indexes, index, term, b.revision
 	s.live += g.live - before
 	gen.advance()
 	return nil

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/ballast-raft/ballast/messages"
@@ -25,18 +27,26 @@ type DB struct {
 	opt  Options
 	lock *durable.Lock
 
-	// writing is held by whatever changes the store, syncing by Sync and by
-	// what replaces or closes the file. They are taken in this order, and mu
-	// last. A transaction of buntdb is begun under mu or writing, and never
-	// within another.
-	writing sync.Mutex
-	syncing sync.Mutex
-	synced  uint64 // sequence; guarded by syncing
+	// maintaining is held by Maintain and Compact, syncing by Sync and by what
+	// replaces or closes the file, and writing by whatever changes the store.
+	// They are taken in this order, and mu last. A transaction of buntdb is never
+	// begun within another.
+	maintaining sync.Mutex
+	compaction  *compaction // guarded by maintaining
+	syncing     sync.Mutex
+	synced      uint64 // sequence; guarded by syncing
+	writing     sync.Mutex
 
 	mu        sync.RWMutex // guards everything below and what it points to
 	gen       *generation
+	tree      *buntdb.DB // of all groups that have none to themselves
 	groups    map[uint64]*machine
 	importing *importer
+	imports   uint64 // the number of the latest import
+	// compacting: there is a compaction, for those who do not hold maintaining.
+	compacting bool
+	// retired are groups that were replaced: Maintain frees their memory.
+	retired []*machine
 	// live is what DATA would hold of commands if each key had one.
 	live    int64
 	poison  error // why nothing can be changed any more
@@ -58,7 +68,7 @@ func Open(dir string, opt Options) (*DB, error) {
 		return nil, err
 	}
 	opt = opt.withDefaults()
-	s := &DB{dir: filepath.Clean(dir), opt: opt, groups: map[uint64]*machine{}}
+	s := &DB{dir: filepath.Clean(dir), opt: opt}
 	err := durable.MkdirAll(opt.Disk, s.dir)
 	if err == nil {
 		s.lock, err = durable.LockDir(s.dir)
@@ -112,12 +122,14 @@ func (s *DB) recover() error {
 	if err != nil {
 		return err
 	}
-	if g.db, err = newTree(); err != nil {
+	if s.tree, err = newTree(); err != nil {
 		return err
 	}
-	l := startLoader(g.db)
+	l := startLoader(s.tree)
 	sv, err := examine(f, info.Size(), visitor{l.changed, l.marked}, markOffset(markPath)...)
-	if err = errors.Join(err, l.finish()); err != nil {
+	err = errors.Join(err, l.finish())
+	s.groups, s.imports = l.groups, l.newest
+	if err != nil {
 		return err
 	}
 	k, err := sv.judge(f, path, markPath)
@@ -147,35 +159,33 @@ func (s *DB) recover() error {
 	g.header, g.sequence, g.end = sv.header, sv.sequence, sv.end
 	s.synced = sv.sequence
 	g.durable.Store(sv.sequence)
-	s.live = l.live
-	for id, n := range l.keys {
-		s.made(id).keys = n
-	}
 	for id, p := range sv.groups {
-		s.made(id).index, s.made(id).term = p.index, p.term
+		g := l.group(id)
+		g.index, g.term, g.revision = p.index, p.term, p.revision
 	}
 	if err := s.readDefinitions(); err != nil {
 		return &messages.CorruptError{Path: path, Offset: -1, Index: sv.last.index, Reason: "an index definition", Err: err}
 	}
-	return nil
-}
-
-// made returns the group, and makes it.
-func (s *DB) made(id uint64) *machine {
-	if s.groups[id] == nil {
-		s.groups[id] = newGroup(id)
+	for _, g := range s.groups {
+		s.live += g.live
 	}
-	return s.groups[id]
+	return nil
 }
 
 // release gives back what the store holds of the system.
 func (s *DB) release() error {
 	var errs []error
-	if g := s.gen; g != nil {
-		if g.db != nil {
+	groups := slices.AppendSeq(s.retired, maps.Values(s.groups))
+	for _, g := range groups {
+		if g.db != s.tree {
 			errs = append(errs, g.db.Close())
 		}
-		errs = append(errs, g.release())
+	}
+	if s.tree != nil {
+		errs = append(errs, s.tree.Close())
+	}
+	if s.gen != nil {
+		errs = append(errs, s.gen.release())
 	}
 	return errors.Join(append(errs, s.lock.Release())...)
 }
@@ -209,22 +219,23 @@ func exists(path string) (bool, error) {
 
 // readDefinitions reads the index definitions of every group.
 func (s *DB) readDefinitions() error {
-	var bad error
-	err := s.gen.db.View(func(tx *buntdb.Tx) error {
-		walk(tx, string(rune(definitionSpace)), string(rune(definitionSpace+1)), false, func(key, value string) bool {
-			_, id, name, _ := splitKey(key)
-			def, err := decodeDefinition(name, value)
-			if err != nil {
-				bad = err
-				return false
-			}
-			g := s.made(id)
-			g.indexes = append(g.indexes, newIndex(id, def))
-			return true
+	for _, g := range s.groups {
+		var bad error
+		err := g.db.View(func(tx *buntdb.Tx) error {
+			walk(tx, g.definitions, successor(g.definitions), false, func(key, value string) bool {
+				var def messages.IndexDefinition
+				if def, bad = decodeDefinition(key[len(g.definitions):], value); bad == nil {
+					g.indexes = append(g.indexes, newIndex(g.id, def))
+				}
+				return bad == nil
+			})
+			return nil
 		})
-		return nil
-	})
-	return errors.Join(err, bad)
+		if err = errors.Join(err, bad); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Sync makes every change that was made before it began durable. Changes and
@@ -263,6 +274,15 @@ func (s *DB) sync() error {
 	return nil
 }
 
+// failed notes that a change has failed. It poisons the store unless nothing is
+// left of the change. The caller holds mu.
+func (s *DB) failed(err error) error {
+	if !errors.As(err, new(noRoom)) {
+		s.poison = err
+	}
+	return err
+}
+
 // Poisoned reports whether an earlier change or Sync failed in a way that only
 // reopening mends.
 func (s *DB) Poisoned() bool {
@@ -282,15 +302,21 @@ func (s *DB) Close() error {
 	if im != nil {
 		errs = append(errs, im.Abort())
 	}
-	s.writing.Lock()
-	defer s.writing.Unlock()
+	s.maintaining.Lock() // what is under way ends, because of closing
+	defer s.maintaining.Unlock()
 	s.syncing.Lock()
 	defer s.syncing.Unlock()
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	s.mu.RLock()
 	closed, poison := s.closed, s.poison
 	s.mu.RUnlock()
 	if closed {
 		return nil
+	}
+	if c := s.compaction; c != nil {
+		s.setCompaction(nil)
+		errs = append(errs, c.draft.abandon())
 	}
 	if poison == nil {
 		err := s.sync()
