@@ -288,8 +288,13 @@ func (c *compaction) finish() error {
 		s.mu.Lock()
 		s.poison = errors.Join(s.poison, err)
 		s.mu.Unlock()
+		return err
 	}
-	return err
+	if s.opt.OnCompact != nil {
+		after, _ := s.Size()
+		s.opt.OnCompact(messages.DataFileReplaced{Path: filepath.Join(s.dir, dataName), Before: c.began, After: after})
+	}
+	return nil
 }
 
 // catchUp follows until at most lag bytes are left, or it cannot get nearer.

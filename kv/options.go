@@ -18,6 +18,9 @@ type Options struct {
 	// OnRepair is told about a torn write that Open has removed, after the
 	// repair is on disk. Nil means that nobody is told.
 	OnRepair func(messages.TailRepaired)
+	// OnCompact is told about a compaction that is done. It must not call the
+	// store. Nil means that nobody is told.
+	OnCompact func(messages.DataFileReplaced)
 	// MaxViewBytes bounds the memory, in bytes, that one open view may hold for
 	// keys that were overwritten since it was opened; beyond it the view
 	// expires. Zero means 64 MiB. A larger bound lets a slow reader of a busy

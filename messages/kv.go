@@ -359,3 +359,22 @@ type ImportAborted struct {
 	Tag, Group uint64
 	Err        error
 }
+
+// CompactData has the file of the application data, which is that of all groups,
+// written anew without what has been overwritten and removed. It happens by itself
+// when enough has come together; this is for an operator who wants the space now.
+type CompactData struct {
+	Tag, Group uint64
+}
+
+// DataCompacted answers CompactData, with the length of the file in bytes before
+// and after. With an Err the old file goes on; the data is the same either way.
+//
+// Errors: ErrDiskFull (there must be room for what is live), ErrCorrupt (the file
+// cannot be read back; what is served is good, and trying again writes it anew),
+// ErrCrashed (it may have been compacted).
+type DataCompacted struct {
+	Tag, Group    uint64
+	Before, After int64
+	Err           error
+}
