@@ -30,13 +30,15 @@ type KVConfig struct {
 	Lease time.Duration
 	// MaxViews is how many views may be open. Default 64.
 	MaxViews int
+	// Compaction paces the compaction of the file.
+	Compaction CompactionPolicy
 	Config
 }
 
 // KV is a running application-data actor: it answers Apply, Get, MultiGet, Put,
 // Delete, CompareAndSwap, Scan, CreateIndex, DropIndex, ListIndexes,
 // QueryIndex, ReadApplied, ListGroups, OpenView, ExportChunk, CloseView, BeginImport,
-// ImportChunk, FinishImport and AbortImport.
+// ImportChunk, FinishImport, AbortImport and CompactData.
 //
 // Direct writes are committed in groups: those that arrive while a sync is
 // under way share the next one, and a read that would see a write whose sync is
@@ -72,6 +74,10 @@ func SpawnKV(engine *actor.Engine, cfg KVConfig) (*KV, error) {
 	if cfg.MaxViews == 0 {
 		cfg.MaxViews = 64
 	}
+	if err := cfg.Compaction.Validate(); err != nil {
+		return nil, fmt.Errorf("actors: spawn %s: %w", cfg.ID, err)
+	}
+	cfg.Compaction = cfg.Compaction.withDefaults()
 	k := &KV{reached: make(map[uint64]uint64)}
 	cfg.New = func(h *Host) Behavior {
 		b := &kvBehavior{host: h, cfg: cfg, kv: k}
@@ -97,6 +103,9 @@ type kvBehavior struct {
 	syncing bool       // a batch of direct writes is not durable yet
 	dirty   int        // bytes applied since the last background sync
 	syncBg  bool       // a background sync is under way
+	// maintaining: the store's Maintain is under way; resting: it is not to be
+	// called yet; delayed: it has failed the last time.
+	maintaining, resting, delayed bool
 
 	leases *leases[*access]
 	// importing: a new state is being swapped in, and nothing may change the
@@ -129,6 +138,7 @@ const (
 	kvSyncLane   = 0
 	kvExportLane = 1
 	kvImportLane = 2
+	kvCareLane   = 3
 )
 
 func (b *kvBehavior) Open() (err error) {
@@ -148,7 +158,7 @@ func (b *kvBehavior) Close() error {
 func (b *kvBehavior) Drain() { b.commit() }
 
 func (b *kvBehavior) Message(any) {}
-func (b *kvBehavior) Ready()      {}
+func (b *kvBehavior) Ready()      { b.maintain() }
 
 func (b *kvBehavior) Handle(r *Request) {
 	switch c := r.Command.(type) {
@@ -188,6 +198,8 @@ func (b *kvBehavior) Handle(r *Request) {
 		b.finishImport(r, c)
 	case messages.AbortImport:
 		b.abortImport(r, c)
+	case messages.CompactData:
+		b.compact(r, c)
 	default:
 		r.Fail(unknown(b.host, c))
 	}
@@ -223,6 +235,7 @@ func (b *kvBehavior) apply(r *Request, c messages.Apply) {
 	if b.dirty >= b.cfg.SyncEvery {
 		b.syncInBackground()
 	}
+	b.maintain()
 }
 
 // failed fails the actor if the store needs to be reopened; Resolve then
@@ -313,6 +326,7 @@ func (b *kvBehavior) commit() {
 			}
 			b.release()
 			b.commit()
+			b.maintain()
 		}
 	})
 }
@@ -338,11 +352,11 @@ func operation(c messages.Command) (group uint64, op messages.Operation) {
 func outcome(c messages.Command, res messages.Result) messages.Reply {
 	switch c := c.(type) {
 	case messages.Put:
-		return messages.PutDone{Tag: c.Tag, Group: c.Group, Existed: res.Existed, Err: res.Err}
+		return messages.PutDone{Tag: c.Tag, Group: c.Group, Existed: res.Existed, Version: res.Version, Err: res.Err}
 	case messages.Delete:
-		return messages.Deleted{Tag: c.Tag, Group: c.Group, Existed: res.Existed, Err: res.Err}
+		return messages.Deleted{Tag: c.Tag, Group: c.Group, Existed: res.Existed, Version: res.Version, Err: res.Err}
 	case messages.CompareAndSwap:
-		return messages.ComparedAndSwapped{Tag: c.Tag, Group: c.Group, Swapped: res.Swapped, Err: res.Err}
+		return messages.ComparedAndSwapped{Tag: c.Tag, Group: c.Group, Swapped: res.Swapped, Version: res.Version, Err: res.Err}
 	case messages.CreateIndex:
 		return messages.IndexCreated{Tag: c.Tag, Group: c.Group, Err: res.Err}
 	case messages.DropIndex:
@@ -354,11 +368,11 @@ func outcome(c messages.Command, res messages.Result) messages.Reply {
 func (b *kvBehavior) read(r *Request) {
 	switch c := r.Command.(type) {
 	case messages.Get:
-		v, found, err := b.store.Get(c.Group, c.Key)
-		r.Reply(messages.Got{Tag: c.Tag, Group: c.Group, Value: v, Found: found, Err: err})
+		v, version, err := b.store.Get(c.Group, c.Key)
+		r.Reply(messages.Got{Tag: c.Tag, Group: c.Group, Value: v, Found: version > 0, Version: version, Err: err})
 	case messages.MultiGet:
-		vs, err := b.store.MultiGet(c.Group, c.Keys)
-		r.Reply(messages.MultiGot{Tag: c.Tag, Group: c.Group, Values: vs, Err: err})
+		vs, versions, err := b.store.MultiGet(c.Group, c.Keys)
+		r.Reply(messages.MultiGot{Tag: c.Tag, Group: c.Group, Values: vs, Versions: versions, Err: err})
 	case messages.Scan:
 		pairs, next, err := b.store.Scan(c)
 		r.Reply(messages.Scanned{Tag: c.Tag, Group: c.Group, Pairs: pairs, Next: next, Err: err})
@@ -371,7 +385,7 @@ func (b *kvBehavior) read(r *Request) {
 		r.Reply(messages.GroupsListed{Tag: c.Tag, Group: c.Group, Groups: b.store.Groups()})
 	case messages.ReadApplied:
 		index, term := b.store.Applied(c.Group)
-		r.Reply(messages.AppliedRead{Tag: c.Tag, Group: c.Group, Index: index, Term: term, Keys: b.store.Keys(c.Group)})
+		r.Reply(messages.AppliedRead{Tag: c.Tag, Group: c.Group, Index: index, Term: term, Revision: b.store.Revision(c.Group), Keys: b.store.Keys(c.Group)})
 	}
 }
 
@@ -387,7 +401,7 @@ func (b *kvBehavior) openView(r *Request, c messages.OpenView) {
 	index, term := v.Index()
 	a := &access{lease: lease{lane: kvExportLane, end: v.Close}, view: v}
 	b.leases.add(a)
-	r.Reply(messages.ViewOpened{Tag: c.Tag, Group: c.Group, View: a.id, Index: index, Term: term})
+	r.Reply(messages.ViewOpened{Tag: c.Tag, Group: c.Group, View: a.id, Index: index, Term: term, Revision: v.Revision()})
 }
 
 func (b *kvBehavior) exportChunk(r *Request, c messages.ExportChunk) {
@@ -475,6 +489,9 @@ func (b *kvBehavior) importChunk(r *Request, c messages.ImportChunk) {
 		}
 		return func() {
 			b.leases.settle(a, err)
+			if b.failed(r, err) { // the sync of what was staged
+				return
+			}
 			r.Reply(messages.ChunkImported{Tag: c.Tag, Group: c.Group, Err: err})
 			if a.underWay == 0 {
 				b.release()
@@ -512,6 +529,7 @@ func (b *kvBehavior) finishImport(r *Request, c messages.FinishImport) {
 			r.Reply(reply)
 			b.release()
 			b.commit()
+			b.maintain()
 		}
 	})
 }
@@ -552,7 +570,7 @@ func (b *kvBehavior) Resolve(r *Request, cause error) {
 		return // in doubt
 	}
 	switch r.Command.(type) {
-	case messages.ExportChunk, messages.CloseView, messages.ImportChunk, messages.FinishImport, messages.AbortImport:
+	case messages.ExportChunk, messages.CloseView, messages.ImportChunk, messages.FinishImport, messages.AbortImport, messages.CompactData:
 		r.Fail(crashed)
 	default:
 		r.Keep()

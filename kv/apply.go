@@ -55,7 +55,7 @@ func (s *DB) Apply(group uint64, entries []messages.Entry) ([]messages.Result, e
 	for done < len(entries) {
 		b := s.newBatch(g)
 		next := done
-		err := s.gen.db.View(func(tx *buntdb.Tx) error {
+		err := g.db.View(func(tx *buntdb.Tx) error {
 			b.tx = tx
 			for next < len(entries) && (next == done || b.bytes < s.opt.CommitBytes) {
 				results[next] = b.apply(entries[next])
@@ -75,7 +75,11 @@ func (s *DB) Apply(group uint64, entries []messages.Entry) ([]messages.Result, e
 	return results, nil
 }
 
+// apply carries out an entry. Its revision is its index, unless direct writes have
+// gone beyond that; also if it changes nothing, so that it does not depend on how
+// entries come together.
 func (b *batch) apply(e messages.Entry) messages.Result {
+	b.revision = max(e.Index, b.revision+1)
 	if e.Type != messages.EntryNormal || len(e.Data) == 0 {
 		return messages.Result{}
 	}
@@ -94,4 +98,14 @@ func (s *DB) Applied(group uint64) (index, term uint64) {
 		return g.index, g.term
 	}
 	return 0, 0
+}
+
+// Revision returns the version of a group's latest change.
+func (s *DB) Revision(group uint64) uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if g := s.groups[group]; g != nil {
+		return g.revision
+	}
+	return 0
 }

@@ -4,11 +4,9 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-
-	"github.com/ballast-raft/ballast/messages"
 )
 
-// The commands of DATA, byte for byte as buntdb writes them.
+// The commands of DATA, byte for byte as buntdb would write them.
 const (
 	setHead = "*3\r\n$3\r\nset\r\n$"
 	delHead = "*2\r\n$3\r\ndel\r\n$"
@@ -28,6 +26,14 @@ func appendSet(dst []byte, key, value string) []byte {
 	dst = strconv.AppendInt(dst, int64(len(value)), 10)
 	dst = append(dst, newline...)
 	dst = append(dst, value...)
+	return append(dst, newline...)
+}
+
+func appendDel(dst []byte, key string) []byte {
+	dst = append(dst, delHead...)
+	dst = strconv.AppendInt(dst, int64(len(key)), 10)
+	dst = append(dst, newline...)
+	dst = append(dst, key...)
 	return append(dst, newline...)
 }
 
@@ -187,7 +193,7 @@ func (w *window) command(off int64) (c command, err error) {
 		if err != nil {
 			return c, err
 		}
-		if valueLen > messages.MaxValue {
+		if valueLen > maxStoredValue {
 			return c, badCommand{reason: fmt.Sprintf("a value of %d bytes", valueLen)}
 		}
 		valueAt = end + 1 + width

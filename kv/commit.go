@@ -2,29 +2,34 @@ package kv
 
 import (
 	"fmt"
-	"hash/crc32"
-	"math"
+	"maps"
+	"slices"
 
 	"github.com/ballast-raft/ballast/messages"
-	"github.com/ballast-raft/ballast/messages/durable"
 	"github.com/tidwall/buntdb"
 )
 
 // machine is the state machine of one group. Its fields are guarded by DB.mu.
 type machine struct {
 	id uint64
+	// db is the tree that holds its data: that of the store, or the one that an
+	// import has made.
+	db *buntdb.DB
 	// data and definitions begin the stored keys of its pairs and indexes.
 	data, definitions string
 	index, term       uint64
-	keys              int
+	// revision is the version of the latest change; it never goes back.
+	revision uint64
+	keys     int
+	live     int64 // what DATA would hold of it if each key had one command
 	// indexes is sorted by name. The slice is replaced, never changed: views
 	// hold on to it.
 	indexes []index
 	views   []*view
 }
 
-func newGroup(id uint64) *machine {
-	return &machine{id: id, data: spacePrefix(dataSpace, id), definitions: spacePrefix(definitionSpace, id)}
+func newGroup(id uint64, db *buntdb.DB) *machine {
+	return &machine{id: id, db: db, data: spacePrefix(dataSpace, id), definitions: spacePrefix(definitionSpace, id)}
 }
 
 // change is the outcome of a batch for one stored key.
@@ -43,11 +48,13 @@ type batch struct {
 	group   *machine
 	indexes []index
 	changes map[string]*change
-	bytes   int64 // about what the changes hold
+	// revision is that of the operation that is being carried out.
+	revision uint64
+	bytes    int64 // about what the changes hold
 }
 
 func (s *DB) newBatch(g *machine) *batch {
-	return &batch{group: g, indexes: g.indexes, changes: map[string]*change{}}
+	return &batch{group: g, indexes: g.indexes, revision: g.revision, changes: map[string]*change{}}
 }
 
 // lookup returns the value of a stored key as the batch has left it.
@@ -107,7 +114,8 @@ func (b *batch) run(op messages.Operation) messages.Result {
 	}
 	stored := b.group.data + string(op.Key)
 	key := stored[len(b.group.data):]
-	old, found := b.lookup(stored)
+	was, found := b.lookup(stored)
+	_, old := valueOf(was)
 	res := messages.Result{Existed: found}
 	switch op.Kind {
 	case messages.OpDelete:
@@ -119,7 +127,8 @@ func (b *batch) run(op messages.Operation) messages.Result {
 					}
 				}
 			}
-			b.remove(stored, old, true)
+			b.remove(stored, was, true)
+			res.Version = b.revision
 		}
 		return res
 	case messages.OpCompareAndSwap:
@@ -127,7 +136,8 @@ func (b *batch) run(op messages.Operation) messages.Result {
 			return res
 		}
 	}
-	value := string(op.Value)
+	set := joinVersion(b.revision, op.Value)
+	_, value := valueOf(set)
 	checked := false
 	for i := range b.indexes {
 		x := &b.indexes[i]
@@ -139,21 +149,22 @@ func (b *batch) run(op messages.Operation) messages.Result {
 			return res
 		}
 		checked = true
-		was, is := "", x.entry(key, value)
+		before, is := "", x.entry(key, value)
 		if found {
-			was = x.entry(key, old)
+			before = x.entry(key, old)
 		}
-		if was == is {
+		if before == is {
 			continue
 		}
-		if was != "" {
-			b.removeEntry(was)
+		if before != "" {
+			b.removeEntry(before)
 		}
 		if is != "" {
 			b.setEntry(is)
 		}
 	}
-	b.set(stored, value, old, found)
+	b.set(stored, set, was, found)
+	res.Version = b.revision
 	res.Swapped = op.Kind == messages.OpCompareAndSwap
 	return res
 }
@@ -185,14 +196,17 @@ func (s *DB) Write(group uint64, ops []messages.Operation) ([]messages.Result, e
 	g := s.group(group)
 	b := s.newBatch(g)
 	results := make([]messages.Result, len(ops))
-	err := s.gen.db.View(func(tx *buntdb.Tx) error {
+	err := g.db.View(func(tx *buntdb.Tx) error {
 		b.tx = tx
 		for i, op := range ops {
-			results[i] = b.run(op)
+			b.revision++
+			if results[i] = b.run(op); results[i].Version == 0 {
+				b.revision-- // it has changed nothing
+			}
 		}
 		return nil
 	})
-	if err == nil && len(b.changes) > 0 {
+	if err == nil && b.revision > g.revision {
 		err = s.commit(b, g.index, g.term)
 	}
 	if err != nil {
@@ -224,7 +238,7 @@ func (s *DB) group(id uint64) *machine {
 	g := s.groups[id]
 	s.mu.RUnlock()
 	if g == nil {
-		g = newGroup(id)
+		g = newGroup(id, s.tree)
 	}
 	return g
 }
@@ -241,94 +255,79 @@ func (s *DB) room(n int64) error {
 	return nil
 }
 
-// commit writes the changes of a batch and then the marker that makes them
-// count. If there is no room nothing is done; after any other error the store
-// is poisoned. Readers and views see all of it or nothing.
-func (s *DB) commit(b *batch, index, term uint64) (err error) {
+// commit writes the changes of a batch, and behind them the marker that makes
+// them count, and then changes the tree. If there is no room nothing is done;
+// after any other error the store is poisoned. Readers and views see all of it or
+// nothing.
+func (s *DB) commit(b *batch, index, term uint64) error {
 	gen, g := s.gen, b.group
 	size := b.size()
-	m := marker{
-		sequence: gen.sequence + 1,
-		start:    gen.end,
-		end:      gen.end + size,
-		groups:   []position{{g.id, index, term}},
-	}
-	if n := m.sequence - gen.durable.Load(); n <= math.MaxUint16 {
-		m.unsynced = uint16(n)
-	}
-	markerLen := setLen(markerKey, string(m.encode(gen.identity)))
-	if err := s.room(size + markerLen); err != nil {
+	if err := s.room(size + markerBytes); err != nil {
 		return err
 	}
+	keys := slices.Sorted(maps.Keys(b.changes))
+	buf := slices.Grow(gen.buf[:0], int(size)+markerBytes)
+	for _, key := range keys {
+		if c := b.changes[key]; c.set {
+			buf = appendSet(buf, key, c.value)
+		} else {
+			buf = appendDel(buf, key)
+		}
+	}
+	if gen.buf = buf; cap(buf) > maxKeptBuffer {
+		gen.buf = nil
+	}
+	err := gen.write(buf, marker{groups: []position{{g.id, index, term, b.revision}}})
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.unwritable(); err != nil {
-		return err
-	}
-	defer func() {
-		if p := recover(); p != nil {
-			// buntdb panics, with its lock held, when it cannot take back a
-			// write that has failed in the middle.
-			s.dead = true
-			err = fmt.Errorf("buntdb panicked: %v", p)
-		}
-		if err != nil {
-			err = durable.Wrap(err)
-			s.poison = err
-		}
-	}()
-	if size > 0 {
-		for key, c := range b.changes {
-			if key[0] == dataSpace {
-				for _, v := range g.views {
-					v.keep(key, c.old, c.existed)
-				}
-			}
-		}
-		g.views = live(g.views)
-		if err := gen.db.Update(b.write); err != nil {
-			return fmt.Errorf("write data: %w", err)
-		}
-		s.groups[g.id] = g
-		g.indexes = b.indexes
-		for key, c := range b.changes {
-			if key[0] == dataSpace {
-				switch {
-				case c.set && !c.existed:
-					g.keys++
-				case !c.set:
-					g.keys--
-				}
-			}
-		}
-		if m.sum, err = gen.sum(m.start, size); err != nil {
-			return fmt.Errorf("read data back: %w", err)
-		}
-	}
-	value := string(m.encode(gen.identity))
-	if err := gen.db.Update(func(tx *buntdb.Tx) error {
-		_, _, err := tx.Set(markerKey, value, nil)
-		return err
-	}); err != nil {
-		return fmt.Errorf("write marker: %w", err)
-	}
-	info, err := gen.file.Stat()
 	if err != nil {
-		return err
+		return s.failed(err)
 	}
-	if end := m.end + markerLen; info.Size() != end {
-		return fmt.Errorf("the file has %d bytes after a change that should end at %d", info.Size(), end)
+	for _, key := range keys {
+		if key[0] == dataSpace {
+			c := b.changes[key]
+			for _, v := range g.views {
+				v.keep(key, c.old, c.existed)
+			}
+		}
+	}
+	g.views = live(g.views)
+	if len(keys) > 0 {
+		err = g.db.Update(func(tx *buntdb.Tx) error { return b.enter(tx, keys) })
+	}
+	if err != nil {
+		return s.failed(fmt.Errorf("buntdb: %w", err)) // the file and the tree have parted
+	}
+	before := g.live
+	for _, key := range keys {
+		c := b.changes[key]
+		if c.existed {
+			g.live -= setLen(key, c.old)
+		}
+		if c.set {
+			g.live += setLen(key, c.value)
+		}
+		if key[0] == dataSpace {
+			switch {
+			case c.set && !c.existed:
+				g.keys++
+			case !c.set:
+				g.keys--
+			}
+		}
 	}
 	s.groups[g.id] = g
-	g.index, g.term = index, term
-	gen.sequence, gen.end = m.sequence, m.end+markerLen
+	g.indexes, g.index, g.term, g.revision = b.indexes, index, term, b.revision
+	s.live += g.live - before
+	gen.advance()
 	return nil
 }
 
-func (b *batch) write(tx *buntdb.Tx) (err error) {
-	for key, c := range b.changes {
-		if c.set {
+// enter carries the changes out in the tree.
+func (b *batch) enter(tx *buntdb.Tx, keys []string) (err error) {
+	for _, key := range keys {
+		if c := b.changes[key]; c.set {
 			_, _, err = tx.Set(key, c.value, nil)
 		} else {
 			_, err = tx.Delete(key)
@@ -338,22 +337,4 @@ func (b *batch) write(tx *buntdb.Tx) (err error) {
 		}
 	}
 	return nil
-}
-
-// sum is the checksum of what the file holds at start, which buntdb has just
-// written in an order of its own.
-func (g *generation) sum(start, size int64) (sum uint32, err error) {
-	if len(g.buf) == 0 {
-		g.buf = make([]byte, 64<<10)
-	}
-	for size > 0 {
-		b := g.buf[:min(size, int64(len(g.buf)))]
-		if n, err := g.file.ReadAt(b, start); n < len(b) {
-			return 0, err
-		}
-		sum = crc32.Update(sum, castagnoli, b)
-		start += int64(len(b))
-		size -= int64(len(b))
-	}
-	return sum, nil
 }

@@ -2,6 +2,7 @@ package kv_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -57,9 +58,14 @@ func child(mode, dir string) error {
 	if err != nil {
 		return err
 	}
+	var noLimit syscall.Rlimit
 	if mode == "limit" {
-		// Leave the page-sized files alone: the data file fails first.
-		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 50_000, Max: 50_000}); err != nil {
+		err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &noLimit)
+		if err == nil {
+			// Leave the page-sized files alone: the data file fails first.
+			err = syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 50_000, Max: noLimit.Max})
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -84,16 +90,28 @@ func child(mode, dir string) error {
 			if mode != "limit" {
 				return err
 			}
-			if !db.Poisoned() {
-				return fmt.Errorf("not poisoned after %w", err)
+			if db.Poisoned() || !errors.Is(err, messages.ErrDiskFull) {
+				return fmt.Errorf("poisoned %v by %w", db.Poisoned(), err)
 			}
-			if _, err := db.Write(1, []messages.Operation{put("x", "x")}); err == nil {
-				return fmt.Errorf("changed after a failed write")
+			// Nothing is left of it: a smaller change may fit, a larger one does not.
+			if _, err := db.Write(1, []messages.Operation{put("x", strings.Repeat("x", 3000))}); !errors.Is(err, messages.ErrDiskFull) {
+				return fmt.Errorf("changed after a failed write: %w", err)
 			}
-			if _, found, err := db.Get(2, []byte("a")); err != nil || !found {
-				return fmt.Errorf("not readable after a failed write: %v %w", found, err)
+			if _, version, err := db.Get(2, []byte("a")); err != nil || version == 0 {
+				return fmt.Errorf("not readable after a failed write: %v %w", version, err)
 			}
-			fmt.Println("poisoned by:", err)
+			if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &noLimit); err != nil {
+				return err
+			}
+			applied, _ := db.Applied(1)
+			if _, err := db.Apply(1, entries[len(entries)-int(index-applied):]); err != nil {
+				return fmt.Errorf("with room again: %w", err)
+			}
+			if err := db.Sync(); err != nil {
+				return err
+			}
+			fmt.Println("synced", index)
+			fmt.Println("refused:", err)
 			return nil
 		}
 		if index%7 == 0 {
@@ -114,13 +132,13 @@ func checkPrefix(t *testing.T, dir string, synced uint64) (applied uint64) {
 	if applied < synced {
 		t.Fatalf("applied %d, but %d was synced", applied, synced)
 	}
-	m := &model{data: map[string]string{}, indexes: map[string]messages.IndexDefinition{}}
+	m := newModel()
 	for i := range applied {
 		op, err := messages.DecodeOperation(crashEntry(i + 1).Data)
 		if err != nil {
 			t.Fatal(err)
 		}
-		m.run(op)
+		m.apply(op)
 	}
 	pairs := scanAll(t, db, messages.Scan{Group: 1})
 	if len(pairs) != len(m.data) || db.Keys(1) != len(m.data) {
@@ -136,7 +154,7 @@ func checkPrefix(t *testing.T, dir string, synced uint64) (applied uint64) {
 			t.Fatalf("%d index entries for %d pairs", len(got), len(pairs))
 		}
 	}
-	both, err := db.MultiGet(2, [][]byte{[]byte("a"), []byte("b")})
+	both, _, err := db.MultiGet(2, [][]byte{[]byte("a"), []byte("b")})
 	if err != nil || string(both[0]) != string(both[1]) {
 		t.Fatalf("half of a change: %q %v", both, err)
 	}
@@ -192,18 +210,19 @@ func TestKill(t *testing.T) {
 	t.Logf("%d entries after 20 kills", last)
 }
 
-// A write that really fails half-way: the file may not grow beyond a limit.
-func TestFailedWritePoisons(t *testing.T) {
+// A write that really fails half-way, because the file may not grow beyond a
+// limit, leaves nothing; when there is room again the store goes on.
+func TestFailedWriteLeavesNothing(t *testing.T) {
 	dir := t.TempDir()
 	cmd, out := startChild(t, "limit", dir)
-	synced, poisoned := uint64(0), ""
+	synced, refused := uint64(0), ""
 	for out.Scan() {
 		if _, err := fmt.Sscanf(out.Text(), "synced %d", &synced); err != nil {
-			poisoned = out.Text()
+			refused = out.Text()
 		}
 	}
-	if err := cmd.Wait(); err != nil || !strings.HasPrefix(poisoned, "poisoned by:") {
-		t.Fatal(err, poisoned)
+	if err := cmd.Wait(); err != nil || !strings.HasPrefix(refused, "refused:") {
+		t.Fatal(err, refused)
 	}
 	if applied := checkPrefix(t, dir, synced); applied == 0 {
 		t.Error("nothing was applied")

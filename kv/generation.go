@@ -6,62 +6,78 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"math"
 	"os"
 	"sync/atomic"
 
+	"github.com/ballast-raft/ballast/messages"
 	"github.com/ballast-raft/ballast/messages/durable"
-	"github.com/tidwall/buntdb"
 )
 
-// generation is one data file and what serves it. Its fields are guarded by
-// DB.mu, except buf, which belongs to the writer.
+// generation is one data file. Its fields are guarded by DB.mu, except buf and
+// next, which belong to the writer.
 type generation struct {
 	header
-	db *buntdb.DB
-	// file is a descriptor of our own, opened before anything was written, so
-	// that it is told of every error in writing back.
-	file     *os.File
-	mark     *durable.Mark
+	// file is opened before anything is written, so that it is told of every
+	// error in writing back.
+	file *os.File
+	mark *durable.Mark
+	place
+	durable atomic.Uint64 // sequence up to which the file is known to be on disk
+	buf     []byte
+	next    place // behind what was written last
+}
+
+// place is the end of a change: the offset behind its marker, whose sequence
+// number it has.
+type place struct {
 	sequence uint64
 	end      int64
-	durable  atomic.Uint64 // sequence up to which the file is known to be on disk
-	buf      []byte
 }
 
-// load opens buntdb on a file that has been verified.
-func load(path string, end int64) (*buntdb.DB, error) {
-	db, err := buntdb.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("buntdb: %w", err)
+// write appends a change and its marker, of which it completes what says where
+// it is, in what capacity the change has. The change counts when advance is
+// called. A disk that is full leaves the file as it was.
+func (g *generation) write(change []byte, m marker) error {
+	m.sequence, m.start, m.end = g.sequence+1, g.end, g.end+int64(len(change))
+	m.sum = crc32.Checksum(change, castagnoli)
+	if n := m.sequence - g.durable.Load(); n <= math.MaxUint16 {
+		m.unsynced = uint16(n)
 	}
-	// buntdb begins with a sync each second and with Shrink, which would
-	// destroy the markers: turn both off before the first tick of its clock.
-	err = db.SetConfig(buntdb.Config{SyncPolicy: buntdb.Never, AutoShrinkDisabled: true})
-	if err == nil {
-		var info fs.FileInfo
-		if info, err = os.Stat(path); err == nil && info.Size() != end {
-			err = fmt.Errorf("buntdb left %d bytes of %d", info.Size(), end)
-		}
+	change = appendSet(change, markerKey, string(m.encode(g.identity)))
+	g.next = place{m.sequence, g.end + int64(len(change))}
+	_, err := g.file.WriteAt(change, g.end)
+	if err = durable.Wrap(err); !errors.Is(err, messages.ErrDiskFull) {
+		return err
 	}
-	if err != nil {
-		return nil, errors.Join(err, db.Close())
+	if err2 := g.file.Truncate(g.end); err2 != nil {
+		return fmt.Errorf("%w; and it cannot be taken back: %w", err, err2)
 	}
-	return db, nil
+	return noRoom{err}
 }
 
-// release closes what the generation holds open.
-func (g *generation) release(dead bool) error {
+// noRoom is a write that has failed and was taken back.
+type noRoom struct{ error }
+
+func (e noRoom) Unwrap() error { return e.error }
+
+// advance makes what was written last count.
+func (g *generation) advance() { g.place = g.next }
+
+// maxKeptBuffer bounds the memory for encoding that is kept from one change to
+// the next.
+const maxKeptBuffer = 8 << 20
+
+// release closes what the generation holds open, but not the tree.
+func (g *generation) release() error {
 	var errs []error
-	if g.db != nil && !dead {
-		errs = append(errs, g.db.Close())
-	}
 	if g.mark != nil {
 		errs = append(errs, g.mark.Close())
 	}
 	return errors.Join(append(errs, g.file.Close())...)
 }
 
-// draft writes a new generation: the same bytes that buntdb would, in the order
+// draft writes a new generation under a temporary name, the commands in the order
 // in which they come.
 type draft struct {
 	header
@@ -71,11 +87,14 @@ type draft struct {
 	buf  []byte
 	// room, if set, is asked before each write.
 	room func(bytes int64) error
-	// off is the end of what was written, buffered or not; start and sum are
-	// those of the next marker.
+	// kind is what the marker of the change under way will say. off is the end of
+	// what was written, buffered or not; start and sum are those of the change.
+	kind       marker
 	off, start int64
 	sum        uint32
 	sequence   uint64
+	// read is what was read back.
+	read survey
 }
 
 const (
@@ -86,7 +105,7 @@ const (
 )
 
 func newDraft(d durable.Disk, path string, parent identity) (*draft, error) {
-	w := &draft{disk: d, path: path}
+	w := &draft{disk: d, path: path, read: newSurvey(0)}
 	w.parent = parent
 	if _, err := rand.Read(w.identity[:]); err != nil {
 		return nil, fmt.Errorf("draw an identity: %w", err)
@@ -101,24 +120,56 @@ func newDraft(d durable.Disk, path string, parent identity) (*draft, error) {
 	return w, nil
 }
 
+// set adds a key.
 func (w *draft) set(key, value string) error {
 	if w.off-w.start >= draftChange {
-		if err := w.marker(nil, false); err != nil {
+		if err := w.border(); err != nil {
 			return err
 		}
 	}
-	return w.append(key, value)
-}
-
-func (w *draft) append(key, value string) error {
 	n := len(w.buf)
 	w.buf = appendSet(w.buf, key, value)
+	return w.added(n)
+}
+
+func (w *draft) added(n int) error {
 	w.sum = crc32.Update(w.sum, castagnoli, w.buf[n:])
 	w.off += int64(len(w.buf) - n)
 	if len(w.buf) >= draftBuffer {
 		return w.flush()
 	}
 	return nil
+}
+
+// change adds a whole change.
+func (w *draft) change(commands []byte, m marker) error {
+	if err := w.border(); err != nil {
+		return err
+	}
+	n := len(w.buf)
+	w.buf = append(w.buf, commands...)
+	if err := w.added(n); err != nil {
+		return err
+	}
+	return w.mark(m)
+}
+
+// border ends the change under way, if there is one.
+func (w *draft) border() error {
+	if w.off == w.start {
+		return nil
+	}
+	return w.mark(w.kind)
+}
+
+func (w *draft) mark(m marker) error {
+	w.sequence++
+	m.unsynced, m.sum, m.sequence, m.start, m.end = 0, w.sum, w.sequence, w.start, w.off
+	n := len(w.buf)
+	w.buf = appendSet(w.buf, markerKey, string(m.encode(w.identity)))
+	err := w.added(n)
+	w.start, w.sum = w.off, 0
+	return err
 }
 
 func (w *draft) flush() error {
@@ -134,43 +185,43 @@ func (w *draft) flush() error {
 	return nil
 }
 
-func (w *draft) marker(groups []position, seal bool) error {
-	w.sequence++
-	m := marker{seal: seal, sum: w.sum, sequence: w.sequence, start: w.start, end: w.off, groups: groups}
-	if err := w.append(markerKey, string(m.encode(w.identity))); err != nil {
-		return err
-	}
-	w.start, w.sum = w.off, 0
-	return nil
-}
-
-// seal writes the last marker, with the positions of all groups, and makes the
-// file durable under its temporary name.
-func (w *draft) seal(groups []position) error {
-	for ; len(groups) > maxMarkerGroups; groups = groups[maxMarkerGroups:] {
-		if err := w.marker(groups[:maxMarkerGroups], false); err != nil {
-			return err
-		}
-	}
-	if err := w.marker(groups, true); err != nil {
+// sync makes everything durable that was added, and reads it back.
+func (w *draft) sync() error {
+	if err := w.border(); err != nil {
 		return err
 	}
 	if err := w.flush(); err != nil {
 		return err
 	}
-	return durable.Wrap(w.disk.Sync(w.f))
-}
-
-// verify reads the file back.
-func (w *draft) verify() error {
-	sv, err := examine(w.f, w.off, visitor{})
-	if err != nil {
+	if err := w.disk.Sync(w.f); err != nil {
+		return durable.Wrap(err)
+	}
+	if err := w.read.read(&window{r: w.f, size: w.off}, w.read.end, w.off, visitor{}); err != nil {
 		return err
 	}
-	if sv.bad >= 0 || sv.sealed != w.off || sv.identity != w.identity {
-		return fmt.Errorf("%s was written wrong after offset %d: %s", w.path, sv.end, sv.why())
+	if w.read.bad >= 0 || w.read.end != w.off || w.read.identity != w.identity {
+		return fmt.Errorf("%s was written wrong after offset %d: %s", w.path, w.read.end, w.read.why())
 	}
 	return nil
+}
+
+// seal writes the marker that makes the generation whole, with the positions of
+// all groups, and makes it durable under its temporary name.
+func (w *draft) seal(groups []position) error {
+	if w.sequence > 0 { // the seal of an empty one is the header's marker
+		if err := w.border(); err != nil {
+			return err
+		}
+	}
+	for ; len(groups) > maxMarkerGroups; groups = groups[maxMarkerGroups:] {
+		if err := w.mark(marker{groups: groups[:maxMarkerGroups]}); err != nil {
+			return err
+		}
+	}
+	if err := w.mark(marker{seal: true, groups: groups}); err != nil {
+		return err
+	}
+	return w.sync()
 }
 
 // abandon closes and removes the file.

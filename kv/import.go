@@ -1,40 +1,54 @@
 package kv
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"path/filepath"
-	"slices"
 	"sync"
 
 	"github.com/ballast-raft/ballast/messages"
-	"github.com/ballast-raft/ballast/messages/durable"
 	"github.com/tidwall/buntdb"
 )
 
-// importer writes a new generation, in which one group has the imported state.
+// importer stages a state: in DATA as changes that belong to no group yet, and
+// in memory in a tree of its own. One marker then makes it the group's.
 type importer struct {
-	store *DB
-	pos   position
+	store  *DB
+	number uint64
 
-	mu      sync.Mutex // held before DB.writing
-	draft   *draft
-	reader  stateReader
-	indexes []index
-	keys    int
-	// asked is how much may be taken before the free space is asked for again.
-	asked int64
-	over  error // why nothing more can be done
+	mu     sync.Mutex // held before DB.writing
+	group  *machine   // what is staged; live is guarded by DB.mu
+	reader stateReader
+	// buf are commands that are not in DATA yet, and pairs the same for the tree.
+	buf   []byte
+	pairs []stored
+	// unsynced is how much was written since the last sync.
+	unsynced int64
+	over     error // why nothing more can be done
 }
 
+type stored struct{ key, value string }
+
+const (
+	// stageBytes is how much is staged in one change, if CommitBytes is not less:
+	// other writers wait for it.
+	stageBytes = 256 << 10
+	// stageSync is how much is written between two syncs, so that nobody else's
+	// waits for more.
+	stageSync = 16 << 20
+)
+
 // BeginImport starts to replace a group's data by an exported state, which is
-// that of the given index and term. The new data is written beside the old, so
-// the disk must have room for both.
+// that of the given index and term. The new data is written behind all other in
+// DATA, and costs what it is long, whatever else is there. The disk must have
+// room for it, and beyond that for as much as is live in DATA, so that what an
+// import leaves, finished or not, can be compacted.
 //
 // Errors: ErrConflict (another import is under way), ErrDiskFull, ErrStopped,
 // ErrUnavailable (the store is poisoned).
 func (s *DB) BeginImport(group, index, term uint64) (Import, error) {
+	if err := s.reclaimAll(); err != nil {
+		return nil, fmt.Errorf("kv: begin import: %w", err)
+	}
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	s.mu.Lock()
@@ -47,44 +61,140 @@ func (s *DB) BeginImport(group, index, term uint64) (Import, error) {
 		err = fmt.Errorf("another import is under way: %w", messages.ErrConflict)
 	}
 	if err == nil {
-		err = s.room(0)
+		err = s.room(s.live)
+	}
+	var tree *buntdb.DB
+	if err == nil {
+		tree, err = newTree()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("kv: begin import: %w", err)
 	}
-	im := &importer{store: s, pos: position{group, index, term}}
-	im.draft, err = newDraft(s.opt.Disk, filepath.Join(s.dir, dataName+durable.TempSuffix), s.gen.identity)
-	if err != nil {
-		return nil, fmt.Errorf("kv: begin import: %w", err)
-	}
-	im.draft.room = s.room // index entries may be far more than the stream
-	data, definitions := spacePrefix(dataSpace, group), spacePrefix(definitionSpace, group)
-	im.reader.definition = func(def messages.IndexDefinition) error {
-		im.indexes = append(im.indexes, newIndex(group, def))
-		return im.draft.set(definitions+def.Name, encodeDefinition(def))
-	}
-	im.reader.pair = func(key, value string) error {
-		checked := false
-		for i := range im.indexes {
-			x := &im.indexes[i]
-			if !x.covers(key) {
-				continue
-			}
-			if !checked && !validJSON(value) {
-				return malformed("the value of %q under index %q is not JSON", key, x.Name)
-			}
-			checked = true
-			if e := x.entry(key, value); e != "" {
-				if err := im.draft.set(e, ""); err != nil {
-					return err
-				}
-			}
-		}
-		im.keys++
-		return im.draft.set(data+key, value)
-	}
+	s.imports++
+	im := &importer{store: s, number: s.imports, group: newGroup(group, tree)}
+	im.group.index, im.group.term = index, term
+	im.reader.definition = im.definition
+	im.reader.pair = im.pair
 	s.importing = im
 	return im, nil
+}
+
+func (im *importer) definition(def messages.IndexDefinition) error {
+	g := im.group
+	g.indexes = append(g.indexes, newIndex(g.id, def))
+	return im.stage(g.definitions+def.Name, encodeDefinition(def))
+}
+
+func (im *importer) pair(key string, version uint64, value string) error {
+	checked := false
+	for i := range im.group.indexes {
+		x := &im.group.indexes[i]
+		if !x.covers(key) {
+			continue
+		}
+		if !checked && !validJSON(value) {
+			return malformed("the value of %q under index %q is not JSON", key, x.Name)
+		}
+		checked = true
+		if e := x.entry(key, value); e != "" {
+			if err := im.stage(e, ""); err != nil {
+				return err
+			}
+		}
+	}
+	im.group.keys++
+	return im.stage(im.group.data+key, joinVersion(version, value))
+}
+
+func (im *importer) stage(key, value string) error {
+	if im.buf == nil {
+		im.buf = make([]byte, 0, stageBytes+stageBytes/4)
+	}
+	im.buf = appendSet(im.buf, key, value)
+	im.pairs = append(im.pairs, stored{key, value})
+	if int64(len(im.buf)) < min(stageBytes, im.store.opt.CommitBytes) {
+		return nil
+	}
+	return im.flush()
+}
+
+// flush writes what was staged as one change, and syncs now and then.
+func (im *importer) flush() error {
+	size := int64(len(im.buf))
+	err := im.append(marker{staged: true, number: im.number, groups: []position{{group: im.group.id}}})
+	if im.unsynced += size; err == nil && im.unsynced >= stageSync {
+		im.unsynced = 0
+		err = im.store.Sync()
+	}
+	return err
+}
+
+// append writes a change of the import. The tree has it before another change is
+// made: a compaction that begins then must find it there.
+func (im *importer) append(m marker) error {
+	s := im.store
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	s.mu.RLock()
+	err := s.unwritable()
+	need := int64(len(im.buf)) + markerBytes + s.live
+	s.mu.RUnlock()
+	if err == nil {
+		err = s.room(need)
+	}
+	if err != nil {
+		return err
+	}
+	size := int64(len(im.buf))
+	err = s.gen.write(im.buf, m)
+	if im.buf = im.buf[:0]; cap(im.buf) > maxKeptBuffer {
+		im.buf = nil
+	}
+	if err == nil && m.staged {
+		err = im.enter()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		return s.failed(err)
+	}
+	if !m.adopted {
+		im.group.live += size
+		s.live += size
+	} else {
+		s.adopt(im)
+	}
+	s.gen.advance()
+	return nil
+}
+
+func (im *importer) enter() error {
+	defer func() {
+		clear(im.pairs)
+		im.pairs = im.pairs[:0]
+	}()
+	return im.group.db.Update(func(tx *buntdb.Tx) error {
+		for _, p := range im.pairs {
+			if _, _, err := tx.Set(p.key, p.value, nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// adopt makes what is staged the group's state. The caller holds mu.
+func (s *DB) adopt(im *importer) {
+	g := im.group
+	if old := s.groups[g.id]; old != nil {
+		for _, v := range old.views {
+			v.expire("the group's data was replaced")
+		}
+		s.live -= old.live
+		s.retired = append(s.retired, old)
+	}
+	s.groups[g.id] = g
+	s.importing = nil
 }
 
 // Write takes the next piece of the state stream, of any size. After an error
@@ -100,10 +210,10 @@ func (im *importer) Write(p []byte) (n int, err error) {
 	if im.over != nil {
 		return 0, fmt.Errorf("kv: import: %w", im.over)
 	}
-	if im.asked -= int64(len(p)); im.asked < 0 {
-		im.asked = draftBuffer
-		err = im.store.room(max(draftBuffer, int64(len(p))))
-	}
+	im.store.mu.RLock()
+	live := im.store.live
+	im.store.mu.RUnlock()
+	err = im.store.room(live + int64(len(p)))
 	if err == nil {
 		err = im.reader.Write(p)
 	}
@@ -129,20 +239,18 @@ func (im *importer) Whole() error {
 	return nil
 }
 
-// giveUp removes the unfinished file and makes room for another import.
+// giveUp forgets what was staged. In DATA it is garbage now.
 func (im *importer) giveUp(why error) error {
-	im.end(why)
-	return im.draft.abandon()
-}
-
-func (im *importer) end(why error) {
 	im.over = why
+	im.buf, im.pairs = nil, nil
 	s := im.store
 	s.mu.Lock()
 	if s.importing == im {
 		s.importing = nil
+		s.live -= im.group.live
 	}
 	s.mu.Unlock()
+	return im.group.db.Close()
 }
 
 // Abort gives the import up. After Finish, or another Abort, it does nothing.
@@ -158,10 +266,10 @@ func (im *importer) Abort() error {
 	return nil
 }
 
-// Finish completes the new generation with the data of all other groups, makes
-// it durable and swaps it in. Views of the imported group expire. With an error
-// the old data is served; if the error came after the new generation had got
-// its name the store is poisoned, and which of the two Open finds is open.
+// Finish makes the imported state durable and then the group's, in one step for
+// readers and for any crash. Views of the group expire. With an error the old
+// data is served, unless it comes from the last sync: then the new data is
+// served, the store is poisoned, and which of the two Open finds is open.
 //
 // Errors: ErrMalformed (the stream is not complete), ErrDiskFull, ErrNotFound
 // (the import is over), ErrStopped, ErrUnavailable (the store is poisoned).
@@ -171,126 +279,32 @@ func (im *importer) Finish() (keys int, err error) {
 	if im.over != nil {
 		return 0, fmt.Errorf("kv: finish import: %w", im.over)
 	}
-	s := im.store
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	s.syncing.Lock()
-	defer s.syncing.Unlock()
-	next, err := im.complete()
-	if err != nil {
+	if err := im.complete(); err != nil {
 		return 0, fmt.Errorf("kv: finish import: %w", errors.Join(err, im.giveUp(err)))
 	}
-
-	// From the rename on there is no way back.
-	path := filepath.Join(s.dir, dataName)
-	if err := s.opt.Disk.Rename(im.draft.path, path); err != nil {
-		err = errors.Join(durable.Wrap(err), next.db.Close(), im.giveUp(err))
+	im.over = fmt.Errorf("finished: %w", messages.ErrNotFound)
+	im.buf, im.pairs = nil, nil
+	if err := im.store.Sync(); err != nil {
 		return 0, fmt.Errorf("kv: finish import: %w", err)
 	}
-	im.end(fmt.Errorf("finished: %w", messages.ErrNotFound))
-	err = s.opt.Disk.SyncDir(s.dir)
-	if err == nil {
-		next.mark, err = durable.CreateMark(s.opt.Disk, filepath.Join(s.dir, markName), next.identity,
-			durable.Position{Sequence: next.sequence, Offset: next.end})
-	}
-	if err != nil {
-		err = durable.Wrap(err)
-		s.mu.Lock()
-		s.poison = err
-		s.mu.Unlock()
-		return 0, fmt.Errorf("kv: finish import: %w", errors.Join(err, next.release(false)))
-	}
-
-	next.durable.Store(next.sequence)
-	old := s.gen
-	g := newGroup(im.pos.group)
-	g.index, g.term, g.keys, g.indexes = im.pos.index, im.pos.term, im.keys, im.indexes
-	s.mu.Lock()
-	if before := s.groups[g.id]; before != nil {
-		for _, v := range before.views {
-			v.expire("the group's data was replaced")
-		}
-	}
-	s.groups[g.id] = g
-	s.gen, s.synced = next, next.sequence
-	s.mu.Unlock()
-	// Nobody can see the old file any more: an error in closing it is not one
-	// of this import, and its data does not matter.
-	_ = old.release(false)
-	return im.keys, nil
+	return im.group.keys, nil
 }
 
-// complete finishes the file under its temporary name and loads it.
-func (im *importer) complete() (*generation, error) {
-	s, w := im.store, im.draft
-	if err := s.writable(); err != nil {
-		return nil, err
-	}
+// complete writes what is left, and the marker that counts when all of it is on
+// disk.
+func (im *importer) complete() error {
 	if !im.reader.ended {
-		return nil, malformed("it is not complete")
+		return malformed("it is not complete")
 	}
-	positions, others := []position{im.pos}, []*machine{}
-	s.mu.RLock()
-	for id, g := range s.groups {
-		if id != im.pos.group {
-			positions = append(positions, position{id, g.index, g.term})
-			others = append(others, g)
-		}
-	}
-	s.mu.RUnlock()
-	slices.SortFunc(positions, func(a, b position) int { return cmp.Compare(a.group, b.group) })
-	slices.SortFunc(others, func(a, b *machine) int { return cmp.Compare(a.id, b.id) })
-	for _, g := range others {
-		for _, space := range []byte{definitionSpace, indexSpace, dataSpace} {
-			if err := s.copy(w, spacePrefix(space, g.id)); err != nil {
-				return nil, err
-			}
-		}
-	}
-	if err := w.seal(positions); err != nil {
-		return nil, err
-	}
-	if err := w.verify(); err != nil {
-		return nil, err
-	}
-	db, err := load(w.path, w.off)
-	if err != nil {
-		return nil, err
-	}
-	return &generation{header: w.header, db: db, file: w.f, sequence: w.sequence, end: w.off}, nil
-}
-
-// copy writes the stored keys with a prefix into the draft, in short
-// transactions: one that is long would make readers wait behind buntdb's clock.
-func (s *DB) copy(w *draft, prefix string) error {
-	type stored struct{ key, value string }
-	var slice []stored
-	for from, upper := prefix, successor(prefix); from != ""; {
-		slice = slice[:0]
-		err := s.gen.db.View(func(tx *buntdb.Tx) error {
-			bytes := 0
-			walk(tx, from, upper, false, func(key, value string) bool {
-				slice = append(slice, stored{key, value})
-				bytes += len(key) + len(value)
-				return len(slice) < sliceKeys && bytes < sliceBytes
-			})
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		from = ""
-		bytes := int64(0)
-		for _, p := range slice {
-			if err := w.set(p.key, p.value); err != nil {
-				return err
-			}
-			bytes += int64(len(p.key) + len(p.value))
-			from = p.key + "\x00"
-		}
-		if err := s.room(bytes); err != nil {
+	if len(im.buf) > 0 {
+		if err := im.flush(); err != nil {
 			return err
 		}
 	}
-	return nil
+	if err := im.store.Sync(); err != nil {
+		return err
+	}
+	g := im.group
+	g.revision = im.reader.revision
+	return im.append(marker{adopted: true, number: im.number, groups: []position{{g.id, g.index, g.term, g.revision}}})
 }

@@ -226,7 +226,8 @@ func (b *batch) createIndex(def messages.IndexDefinition) messages.Result {
 	from := b.group.data + def.Prefix
 	var entries []string
 	isJSON := true
-	add := func(stored, value string) bool {
+	add := func(stored, set string) bool {
+		_, value := valueOf(set)
 		if !validJSON(value) {
 			isJSON = false
 			return false
@@ -257,7 +258,7 @@ func (b *batch) createIndex(def messages.IndexDefinition) messages.Result {
 	old, had := b.lookup(stored)
 	b.set(stored, encodeDefinition(def), old, had)
 	b.indexes = slices.Insert(slices.Clone(b.indexes), at, x)
-	return messages.Result{}
+	return messages.Result{Version: b.revision}
 }
 
 // dropIndex removes an index and its entries.
@@ -280,7 +281,7 @@ func (b *batch) dropIndex(name string) messages.Result {
 	old, had := b.lookup(stored)
 	b.remove(stored, old, had)
 	b.indexes = slices.Delete(slices.Clone(b.indexes), at, at+1)
-	return messages.Result{Existed: true}
+	return messages.Result{Existed: true, Version: b.revision}
 }
 
 // walk calls fn for the stored keys in [lower, upper), in order, until it

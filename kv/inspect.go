@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -50,6 +51,8 @@ type GroupReport struct {
 	Group       uint64
 	Index, Term uint64
 	Keys        int
+	// Revision is the version of the latest change.
+	Revision uint64
 	// Indexes are the names of its indexes, sorted, and Entries the number of
 	// entries in them.
 	Indexes []string
@@ -94,7 +97,7 @@ func inspect(dir string) (r Report, err error) {
 	if err != nil {
 		return r, err
 	}
-	c := census{keys: map[string]struct{}{}}
+	c := census{keys: map[string]struct{}{}, staged: map[uint64]map[string]struct{}{}}
 	sv, err := examine(f, info.Size(), visitor{c.changed, c.marked}, markOffset(markPath)...)
 	if errors.Is(err, messages.ErrIncompatible) {
 		r.Damage = err
@@ -115,27 +118,45 @@ func inspect(dir string) (r Report, err error) {
 	return r, err
 }
 
-// census counts keys; a change counts from its marker on.
+// census counts keys; a change counts from its marker on, and an import when it
+// is adopted.
 type census struct {
 	keys    map[string]struct{}
+	staged  map[uint64]map[string]struct{}
 	pending []change
 	names   []string
 }
 
-func (c *census) changed(set bool, key []byte) {
-	c.pending = append(c.pending, change{set: set})
-	c.names = append(c.names, string(key))
+func (c *census) changed(cmd command) {
+	c.pending = append(c.pending, change{set: cmd.set})
+	c.names = append(c.names, string(cmd.key))
 }
 
-func (c *census) marked(marker) {
+func (c *census) marked(m marker) {
+	keys := c.keys
+	if m.number > 0 {
+		if keys = c.staged[m.number]; keys == nil {
+			keys = map[string]struct{}{}
+			c.staged[m.number] = keys
+		}
+	}
 	for i, p := range c.pending {
 		if p.set {
-			c.keys[c.names[i]] = struct{}{}
+			keys[c.names[i]] = struct{}{}
 		} else {
-			delete(c.keys, c.names[i])
+			delete(keys, c.names[i])
 		}
 	}
 	c.pending, c.names = c.pending[:0], c.names[:0]
+	if m.adopted {
+		for key := range c.keys {
+			if _, id, _, _ := splitKey(key); id == m.groups[0].group {
+				delete(c.keys, key)
+			}
+		}
+		maps.Copy(c.keys, keys)
+		delete(c.staged, m.number)
+	}
 }
 
 func (c *census) groups(positions map[uint64]position) []GroupReport {
@@ -148,7 +169,7 @@ func (c *census) groups(positions map[uint64]position) []GroupReport {
 	}
 	for id, p := range positions {
 		g := get(id)
-		g.Index, g.Term = p.index, p.term
+		g.Index, g.Term, g.Revision = p.index, p.term, p.revision
 	}
 	for key := range c.keys {
 		space, id, rest, _ := splitKey(key)

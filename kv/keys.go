@@ -21,6 +21,10 @@ const (
 // value, in which every byte may need two.
 const maxStoredKey = 1 + binary.MaxVarintLen64 + 2*messages.MaxIndexName + 2 + 1 + 2*messages.MaxValue + 2 + messages.MaxKey
 
+// maxStoredValue bounds a value in buntdb: that of a pair has its version before
+// it.
+const maxStoredValue = binary.MaxVarintLen64 + messages.MaxValue
+
 // spacePrefix begins the keys of one kind of one group. No such prefix is the
 // beginning of another, because uvarints are not.
 func spacePrefix(space byte, group uint64) string {

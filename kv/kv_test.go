@@ -209,12 +209,12 @@ func TestWriteAndRead(t *testing.T) {
 		if got := keys(scanAll(t, db, messages.Scan{To: []byte("k")})); got != "a b" {
 			t.Errorf("keys %q", got)
 		}
-		v, found, err := db.Get(0, []byte("b"))
-		if err != nil || !found || v == nil || len(v) != 0 {
-			t.Errorf("b is %q %v %v", v, found, err)
+		v, version, err := db.Get(0, []byte("b"))
+		if err != nil || version != 5 || v == nil || len(v) != 0 {
+			t.Errorf("b is %q %v %v", v, version, err)
 		}
-		vs, err := db.MultiGet(0, [][]byte{[]byte("c"), []byte("b"), []byte("a")})
-		if err != nil || vs[0] != nil || vs[1] == nil || string(vs[2]) != "2" {
+		vs, versions, err := db.MultiGet(0, [][]byte{[]byte("c"), []byte("b"), []byte("a")})
+		if err != nil || vs[0] != nil || vs[1] == nil || string(vs[2]) != "2" || versions[0] != 0 || versions[2] != 4 {
 			t.Errorf("multi-get: %q %v", vs, err)
 		}
 		if n := db.Keys(0); n != 3 {
@@ -258,12 +258,12 @@ func TestBadInput(t *testing.T) {
 	for _, k := range [][]byte{nil, {}} {
 		_, _, err := db.Get(0, k)
 		want(t, "get", err, messages.ErrInvalid)
-		_, err = db.MultiGet(0, [][]byte{b("x"), k})
+		_, _, err = db.MultiGet(0, [][]byte{b("x"), k})
 		want(t, "multi-get", err, messages.ErrInvalid)
 	}
 	_, _, err := db.Get(0, long)
 	want(t, "get", err, messages.ErrTooLarge)
-	_, err = db.MultiGet(0, [][]byte{long})
+	_, _, err = db.MultiGet(0, [][]byte{long})
 	want(t, "multi-get", err, messages.ErrTooLarge)
 
 	_, cursor, err := db.Scan(messages.Scan{Limit: 3})
@@ -471,7 +471,7 @@ func TestClosed(t *testing.T) {
 	want(t, "apply", err, messages.ErrStopped)
 	_, _, err = db.Get(0, []byte("a"))
 	want(t, "get", err, messages.ErrStopped)
-	_, err = db.MultiGet(0, [][]byte{[]byte("a")})
+	_, _, err = db.MultiGet(0, [][]byte{[]byte("a")})
 	want(t, "multi-get", err, messages.ErrStopped)
 	_, _, err = db.Scan(messages.Scan{})
 	want(t, "scan", err, messages.ErrStopped)
@@ -583,7 +583,7 @@ func TestInspectChangesNothing(t *testing.T) {
 	if err != nil || rep.Damage != nil {
 		t.Fatal(rep.Damage, err)
 	}
-	groups := []kv.GroupReport{{Group: 1, Keys: 2, Indexes: []string{"v"}, Entries: 1}, {Group: 2, Index: 1, Term: 1, Keys: 1}}
+	groups := []kv.GroupReport{{Group: 1, Keys: 2, Revision: 3, Indexes: []string{"v"}, Entries: 1}, {Group: 2, Index: 1, Term: 1, Keys: 1, Revision: 1}}
 	if !reflect.DeepEqual(rep.Groups, groups) || rep.Markers != 3 || rep.Good != int64(len(data)) || rep.Bytes != rep.Good+10 || rep.Synced != rep.Good || rep.Reason == "" {
 		t.Errorf("%+v", rep)
 	}

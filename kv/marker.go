@@ -21,7 +21,7 @@ type header struct {
 const (
 	headerSize    = 64
 	headerMagic   = "BLSTKVDB"
-	headerVersion = 1
+	headerVersion = 3
 )
 
 func headerSum(b []byte) uint32 {
@@ -50,12 +50,16 @@ func decodeHeader(b []byte) (h header, err error) {
 	return h, nil
 }
 
-// position is how far a group has been applied.
-type position struct{ group, index, term uint64 }
+// position is how far a group has been applied, and its revision.
+type position struct{ group, index, term, revision uint64 }
 
 // marker follows a change and makes it count.
 type marker struct {
-	seal bool
+	// At most one of these. staged: the change belongs to an import, and to no
+	// group yet; adopted: the import is the state of its group from here on.
+	seal, staged, adopted bool
+	// number is that of the import, or zero.
+	number uint64
 	// unsynced is how many markers, this one included, were not known to be on
 	// disk when it was written. Zero: not known.
 	unsynced   uint16
@@ -66,10 +70,16 @@ type marker struct {
 }
 
 const (
-	markerVersion = 1
-	markerFixed   = 36
-	positionSize  = 24
-	sealFlag      = 1
+	markerVersion = 3
+	markerFixed   = 44
+	positionSize  = 32
+
+	sealFlag   = 1
+	stagedFlag = 2
+	adoptFlag  = 4
+
+	// markerBytes is room for the command of a marker with one group.
+	markerBytes = 192
 
 	// maxMarkerGroups bounds the groups in one marker. A new generation with
 	// more of them has more markers.
@@ -79,19 +89,26 @@ const (
 func (m marker) encode(id identity) []byte {
 	b := make([]byte, markerFixed, markerFixed+len(m.groups)*positionSize+4)
 	b[0] = markerVersion
-	if m.seal {
+	switch {
+	case m.seal:
 		b[1] = sealFlag
+	case m.staged:
+		b[1] = stagedFlag
+	case m.adopted:
+		b[1] = adoptFlag
 	}
 	binary.LittleEndian.PutUint16(b[2:], m.unsynced)
 	binary.LittleEndian.PutUint32(b[4:], m.sum)
 	binary.LittleEndian.PutUint64(b[8:], m.sequence)
 	binary.LittleEndian.PutUint64(b[16:], uint64(m.start))
 	binary.LittleEndian.PutUint64(b[24:], uint64(m.end))
-	binary.LittleEndian.PutUint32(b[32:], uint32(len(m.groups)))
+	binary.LittleEndian.PutUint64(b[32:], m.number)
+	binary.LittleEndian.PutUint32(b[40:], uint32(len(m.groups)))
 	for _, p := range m.groups {
 		b = binary.LittleEndian.AppendUint64(b, p.group)
 		b = binary.LittleEndian.AppendUint64(b, p.index)
 		b = binary.LittleEndian.AppendUint64(b, p.term)
+		b = binary.LittleEndian.AppendUint64(b, p.revision)
 	}
 	return binary.LittleEndian.AppendUint32(b, markerSum(id, b))
 }
@@ -109,15 +126,18 @@ func decodeMarker(b []byte, id identity, at int64) (m marker, err error) {
 	if binary.LittleEndian.Uint32(b[len(body):]) != markerSum(id, body) {
 		return m, badCommand{reason: "a marker fails its checksum"}
 	}
-	if b[0] != markerVersion || b[1]&^sealFlag != 0 {
+	if b[0] != markerVersion || b[1] > adoptFlag || b[1] == sealFlag|stagedFlag {
 		return m, fmt.Errorf("version %d of a marker, flags %#x: %w", b[0], b[1], messages.ErrIncompatible)
 	}
-	n := binary.LittleEndian.Uint32(b[32:])
+	n := binary.LittleEndian.Uint32(b[40:])
 	if n > maxMarkerGroups || len(body) != markerFixed+int(n)*positionSize {
 		return m, badCommand{reason: "a marker of the wrong size"}
 	}
 	m = marker{
 		seal:     b[1] == sealFlag,
+		staged:   b[1] == stagedFlag,
+		adopted:  b[1] == adoptFlag,
+		number:   binary.LittleEndian.Uint64(b[32:]),
 		unsynced: binary.LittleEndian.Uint16(b[2:]),
 		sum:      binary.LittleEndian.Uint32(b[4:]),
 		sequence: binary.LittleEndian.Uint64(b[8:]),
@@ -127,11 +147,15 @@ func decodeMarker(b []byte, id identity, at int64) (m marker, err error) {
 	if m.end != at {
 		return m, badCommand{reason: "a marker that belongs elsewhere"}
 	}
+	if imported := m.staged || m.adopted; imported != (m.number > 0) || imported && n != 1 {
+		return m, badCommand{reason: "a marker that contradicts itself"}
+	}
 	for p := body[markerFixed:]; len(p) > 0; p = p[positionSize:] {
 		m.groups = append(m.groups, position{
-			group: binary.LittleEndian.Uint64(p),
-			index: binary.LittleEndian.Uint64(p[8:]),
-			term:  binary.LittleEndian.Uint64(p[16:]),
+			group:    binary.LittleEndian.Uint64(p),
+			index:    binary.LittleEndian.Uint64(p[8:]),
+			term:     binary.LittleEndian.Uint64(p[16:]),
+			revision: binary.LittleEndian.Uint64(p[24:]),
 		})
 	}
 	return m, nil

@@ -4,9 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"sync"
 
 	"github.com/ballast-raft/ballast/messages"
@@ -26,22 +27,31 @@ type DB struct {
 	opt  Options
 	lock *durable.Lock
 
-	// writing is held by whatever changes the store, syncing by Sync and by
-	// what replaces or closes the file. They are taken in this order, and mu
-	// last. A transaction of buntdb is begun under mu or writing, and never
-	// within another.
-	writing sync.Mutex
-	syncing sync.Mutex
-	synced  uint64 // sequence; guarded by syncing
+	// maintaining is held by Maintain and Compact, syncing by Sync and by what
+	// replaces or closes the file, and writing by whatever changes the store.
+	// They are taken in this order, and mu last. A transaction of buntdb is never
+	// begun within another.
+	maintaining sync.Mutex
+	compaction  *compaction // guarded by maintaining
+	syncing     sync.Mutex
+	synced      uint64 // sequence; guarded by syncing
+	writing     sync.Mutex
 
 	mu        sync.RWMutex // guards everything below and what it points to
 	gen       *generation
+	tree      *buntdb.DB // of all groups that have none to themselves
 	groups    map[uint64]*machine
 	importing *importer
-	poison    error // why nothing can be changed any more
-	dead      bool  // buntdb cannot be read either
-	closing   bool  // Close has begun
-	closed    bool
+	imports   uint64 // the number of the latest import
+	// compacting: there is a compaction, for those who do not hold maintaining.
+	compacting bool
+	// retired are groups that were replaced: Maintain frees their memory.
+	retired []*machine
+	// live is what DATA would hold of commands if each key had one.
+	live    int64
+	poison  error // why nothing can be changed any more
+	closing bool  // Close has begun
+	closed  bool
 }
 
 var _ Store = (*DB)(nil)
@@ -58,17 +68,14 @@ func Open(dir string, opt Options) (*DB, error) {
 		return nil, err
 	}
 	opt = opt.withDefaults()
-	s := &DB{dir: filepath.Clean(dir), opt: opt, groups: map[uint64]*machine{}}
+	s := &DB{dir: filepath.Clean(dir), opt: opt}
 	err := durable.MkdirAll(opt.Disk, s.dir)
 	if err == nil {
 		s.lock, err = durable.LockDir(s.dir)
 	}
 	if err == nil {
 		if err = s.recover(); err != nil {
-			if s.gen != nil {
-				err = errors.Join(err, s.gen.release(false))
-			}
-			err = errors.Join(err, s.lock.Release())
+			err = errors.Join(err, s.release())
 		}
 	}
 	if err != nil {
@@ -81,12 +88,11 @@ func Open(dir string, opt Options) (*DB, error) {
 //
 //  1. With neither DATA nor MARK the store is new, and begins with a generation
 //     that holds nothing.
-//  2. DATA is read and verified to its end, and judged by MARK. Up to here
-//     nothing has been changed.
+//  2. DATA is read and verified to its end, what is good goes into the tree,
+//     and MARK is the judge of the rest. Up to here nothing has been changed.
 //  3. Unfinished files are removed, a torn write is cut off, and what may not
 //     be on disk is written and synced.
 //  4. MARK is set, or made anew if a swap was interrupted or it was unreadable.
-//  5. buntdb loads the file.
 func (s *DB) recover() error {
 	path, markPath := filepath.Join(s.dir, dataName), filepath.Join(s.dir, markName)
 	hasData, err := exists(path)
@@ -116,7 +122,13 @@ func (s *DB) recover() error {
 	if err != nil {
 		return err
 	}
-	sv, err := examine(f, info.Size(), visitor{}, markOffset(markPath)...)
+	if s.tree, err = newTree(); err != nil {
+		return err
+	}
+	l := startLoader(s.tree)
+	sv, err := examine(f, info.Size(), visitor{l.changed, l.marked}, markOffset(markPath)...)
+	err = errors.Join(err, l.finish())
+	s.groups, s.imports = l.groups, l.newest
 	if err != nil {
 		return err
 	}
@@ -147,19 +159,35 @@ func (s *DB) recover() error {
 	g.header, g.sequence, g.end = sv.header, sv.sequence, sv.end
 	s.synced = sv.sequence
 	g.durable.Store(sv.sequence)
-	if g.db, err = load(path, sv.end); err != nil {
-		return err
+	for id, p := range sv.groups {
+		g := l.group(id)
+		g.index, g.term, g.revision = p.index, p.term, p.revision
 	}
-	if s.groups, err = readGroups(g.db); err != nil {
+	if err := s.readDefinitions(); err != nil {
 		return &messages.CorruptError{Path: path, Offset: -1, Index: sv.last.index, Reason: "an index definition", Err: err}
 	}
-	for id, p := range sv.groups {
-		if s.groups[id] == nil {
-			s.groups[id] = newGroup(id)
-		}
-		s.groups[id].index, s.groups[id].term = p.index, p.term
+	for _, g := range s.groups {
+		s.live += g.live
 	}
 	return nil
+}
+
+// release gives back what the store holds of the system.
+func (s *DB) release() error {
+	var errs []error
+	groups := slices.AppendSeq(s.retired, maps.Values(s.groups))
+	for _, g := range groups {
+		if g.db != s.tree {
+			errs = append(errs, g.db.Close())
+		}
+	}
+	if s.tree != nil {
+		errs = append(errs, s.tree.Close())
+	}
+	if s.gen != nil {
+		errs = append(errs, s.gen.release())
+	}
+	return errors.Join(append(errs, s.lock.Release())...)
 }
 
 // create makes the first generation, which holds nothing. MARK comes after it:
@@ -189,41 +217,25 @@ func exists(path string) (bool, error) {
 	return err == nil, err
 }
 
-// readGroups counts the keys of every group and reads its index definitions.
-func readGroups(db *buntdb.DB) (groups map[uint64]*machine, err error) {
-	groups = map[uint64]*machine{}
-	get := func(id uint64) *machine {
-		if groups[id] == nil {
-			groups[id] = newGroup(id)
-		}
-		return groups[id]
-	}
-	err = db.View(func(tx *buntdb.Tx) error {
-		// The keys of a group are together, so it is looked up once.
-		var g *machine
-		walk(tx, string(rune(dataSpace)), string(rune(dataSpace+1)), false, func(key, _ string) bool {
-			if g == nil || !strings.HasPrefix(key, g.data) {
-				_, id, _, _ := splitKey(key)
-				g = get(id)
-			}
-			g.keys++
-			return true
-		})
+// readDefinitions reads the index definitions of every group.
+func (s *DB) readDefinitions() error {
+	for _, g := range s.groups {
 		var bad error
-		walk(tx, string(rune(definitionSpace)), string(rune(definitionSpace+1)), false, func(key, value string) bool {
-			_, id, name, _ := splitKey(key)
-			def, err := decodeDefinition(name, value)
-			if err != nil {
-				bad = err
-				return false
-			}
-			g := get(id)
-			g.indexes = append(g.indexes, newIndex(id, def))
-			return true
+		err := g.db.View(func(tx *buntdb.Tx) error {
+			walk(tx, g.definitions, successor(g.definitions), false, func(key, value string) bool {
+				var def messages.IndexDefinition
+				if def, bad = decodeDefinition(key[len(g.definitions):], value); bad == nil {
+					g.indexes = append(g.indexes, newIndex(g.id, def))
+				}
+				return bad == nil
+			})
+			return nil
 		})
-		return bad
-	})
-	return groups, err
+		if err = errors.Join(err, bad); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Sync makes every change that was made before it began durable. Changes and
@@ -262,6 +274,15 @@ func (s *DB) sync() error {
 	return nil
 }
 
+// failed notes that a change has failed. It poisons the store unless nothing is
+// left of the change. The caller holds mu.
+func (s *DB) failed(err error) error {
+	if !errors.As(err, new(noRoom)) {
+		s.poison = err
+	}
+	return err
+}
+
 // Poisoned reports whether an earlier change or Sync failed in a way that only
 // reopening mends.
 func (s *DB) Poisoned() bool {
@@ -281,15 +302,21 @@ func (s *DB) Close() error {
 	if im != nil {
 		errs = append(errs, im.Abort())
 	}
-	s.writing.Lock()
-	defer s.writing.Unlock()
+	s.maintaining.Lock() // what is under way ends, because of closing
+	defer s.maintaining.Unlock()
 	s.syncing.Lock()
 	defer s.syncing.Unlock()
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	s.mu.RLock()
 	closed, poison := s.closed, s.poison
 	s.mu.RUnlock()
 	if closed {
 		return nil
+	}
+	if c := s.compaction; c != nil {
+		s.setCompaction(nil)
+		errs = append(errs, c.draft.abandon())
 	}
 	if poison == nil {
 		err := s.sync()
@@ -301,8 +328,7 @@ func (s *DB) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	errs = append(errs, s.gen.release(s.dead), s.lock.Release())
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(append(errs, s.release())...); err != nil {
 		return fmt.Errorf("kv: close: %w", err)
 	}
 	return nil

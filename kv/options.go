@@ -18,6 +18,9 @@ type Options struct {
 	// OnRepair is told about a torn write that Open has removed, after the
 	// repair is on disk. Nil means that nobody is told.
 	OnRepair func(messages.TailRepaired)
+	// OnCompact is told about a compaction that is done. It must not call the
+	// store. Nil means that nobody is told.
+	OnCompact func(messages.DataFileReplaced)
 	// MaxViewBytes bounds the memory, in bytes, that one open view may hold for
 	// keys that were overwritten since it was opened; beyond it the view
 	// expires. Zero means 64 MiB. A larger bound lets a slow reader of a busy
@@ -26,18 +29,34 @@ type Options struct {
 	// CommitBytes is the size, in bytes, beyond which an Apply is committed in
 	// several steps, at borders of entries. Zero means 4 MiB. Readers wait for
 	// a step, so a smaller one serves them better; a larger one costs fewer
-	// markers.
+	// markers. An import writes 256 KiB at a time, or this if it is less.
 	CommitBytes int64
 	// ReserveBytes is the disk space, in bytes, that changes leave free: the
 	// log and the snapshots on the same disk need some to make room. Zero
 	// means 1 MiB.
 	ReserveBytes int64
+	// MaxGarbagePercent is how much of DATA may be garbage, 1 to 99, before
+	// Maintain compacts it. Zero means 50: the file is at most twice as long as
+	// what is live, and MinGarbageBytes. A smaller one saves space and writes
+	// more often: 50 writes each live byte once for each byte of change, 20 four
+	// times.
+	MaxGarbagePercent int
+	// MinGarbageBytes is how much garbage, in bytes, is worth a compaction. Zero
+	// means 8 MiB.
+	MinGarbageBytes int64
+	// MaintainBytes is about how much one Maintain writes, in bytes. Zero means
+	// 4 MiB. It syncs when it has written four times as much, so that others who
+	// sync on the same disk do not wait for more.
+	MaintainBytes int64
 }
 
 const (
 	defaultMaxViewBytes = 64 << 20
 	defaultCommitBytes  = 4 << 20
 	defaultReserveBytes = 1 << 20
+	defaultMaxGarbage   = 50
+	defaultMinGarbage   = 8 << 20
+	defaultMaintain     = 4 << 20
 )
 
 // Validate reports every field that makes no sense, as ErrInvalid.
@@ -46,10 +65,14 @@ func (o Options) Validate() error {
 	for _, f := range []struct {
 		name  string
 		value int64
-	}{{"MaxViewBytes", o.MaxViewBytes}, {"CommitBytes", o.CommitBytes}, {"ReserveBytes", o.ReserveBytes}} {
+	}{{"MaxViewBytes", o.MaxViewBytes}, {"CommitBytes", o.CommitBytes}, {"ReserveBytes", o.ReserveBytes}, {"MinGarbageBytes", o.MinGarbageBytes},
+		{"MaintainBytes", o.MaintainBytes}} {
 		if f.value < 0 {
 			errs = append(errs, fmt.Errorf("kv: option %s is %d, but must not be negative: %w", f.name, f.value, messages.ErrInvalid))
 		}
+	}
+	if p := o.MaxGarbagePercent; p < 0 || p > 99 {
+		errs = append(errs, fmt.Errorf("kv: option MaxGarbagePercent is %d, but must be 0 to 99: %w", p, messages.ErrInvalid))
 	}
 	return errors.Join(errs...)
 }
@@ -69,6 +92,15 @@ func (o Options) withDefaults() Options {
 	}
 	if o.ReserveBytes == 0 {
 		o.ReserveBytes = defaultReserveBytes
+	}
+	if o.MaxGarbagePercent == 0 {
+		o.MaxGarbagePercent = defaultMaxGarbage
+	}
+	if o.MinGarbageBytes == 0 {
+		o.MinGarbageBytes = defaultMinGarbage
+	}
+	if o.MaintainBytes == 0 {
+		o.MaintainBytes = defaultMaintain
 	}
 	return o
 }

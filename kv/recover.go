@@ -21,9 +21,13 @@ type survey struct {
 	// end is where the last good marker ends; what follows does not count.
 	end      int64
 	sequence uint64
-	sealed   int64 // where the seal ends, or zero
-	groups   map[uint64]position
-	last     position // the group that was changed last
+	sealed   int64  // where the seal ends, or zero
+	seal     uint64 // its sequence
+	// claimed is the last change that was known to be on disk when a later one
+	// was written.
+	claimed uint64
+	groups  map[uint64]position
+	last    position // the group that was changed last
 	// bad is where reading had to stop and reason says why; -1 if the file is
 	// good to its end. The damage lies there or, in the same change, before: a
 	// wrong length leads astray.
@@ -34,10 +38,14 @@ type survey struct {
 	ends map[int64]uint64
 }
 
+func newSurvey(size int64) survey {
+	return survey{size: size, bad: -1, groups: map[uint64]position{}, ends: map[int64]uint64{}}
+}
+
 // visitor is told of what the file holds; a change counts once marked is called
 // after it. Nil functions are not called.
 type visitor struct {
-	changed func(set bool, key []byte)
+	changed func(c command)
 	marked  func(m marker)
 }
 
@@ -45,22 +53,24 @@ type visitor struct {
 // matches ErrIncompatible; damage is in the survey. ends are the offsets at
 // which the sequence number is wanted.
 func examine(r io.ReaderAt, size int64, v visitor, ends ...int64) (survey, error) {
-	sv := survey{size: size, bad: -1, groups: map[uint64]position{}, ends: map[int64]uint64{}}
+	sv := newSurvey(size)
 	for _, e := range ends {
 		sv.ends[e] = 0
 	}
-	w := &window{r: r, size: size}
-	var (
-		off int64
-		sum uint32
-	)
-	for {
+	return sv, sv.read(&window{r: r, size: size}, 0, size, v)
+}
+
+// read goes on at an offset, where a change begins, to the end of the window, or
+// to the first border between changes that is not before until.
+func (sv *survey) read(w *window, off, until int64, v visitor) error {
+	sum := uint32(0)
+	for sv.end < until || off != sv.end {
 		c, err := w.command(off)
 		if err == io.EOF {
 			if off != sv.end || off == 0 {
 				sv.bad, sv.reason = off, "the last change has no marker"
 			}
-			return sv, nil
+			return nil
 		}
 		if err == nil {
 			err = sv.take(c, off, &sum, v)
@@ -68,10 +78,10 @@ func examine(r io.ReaderAt, size int64, v visitor, ends ...int64) (survey, error
 		var bad badCommand
 		if errors.As(err, &bad) {
 			sv.bad, sv.reason = off, bad.reason
-			return sv, nil
+			return nil
 		}
 		if err != nil {
-			return sv, err
+			return err
 		}
 		off += int64(len(c.raw))
 		if len(c.key) == 1 && c.key[0] == markerKey[0] {
@@ -84,6 +94,7 @@ func examine(r io.ReaderAt, size int64, v visitor, ends ...int64) (survey, error
 			}
 		}
 	}
+	return nil
 }
 
 func (sv *survey) take(c command, off int64, sum *uint32, v visitor) (err error) {
@@ -101,9 +112,14 @@ func (sv *survey) take(c command, off int64, sum *uint32, v visitor) (err error)
 		if _, _, _, ok := splitKey(string(c.key[:min(len(c.key), 16)])); !ok {
 			return badCommand{reason: "a key of no known kind"}
 		}
+		if c.set && c.key[0] == dataSpace {
+			if _, _, ok := splitVersion(c.value); !ok {
+				return badCommand{reason: "a value without a version"}
+			}
+		}
 		*sum = crc32.Update(*sum, castagnoli, c.raw)
 		if v.changed != nil {
-			v.changed(c.set, c.key)
+			v.changed(c)
 		}
 		return nil
 	}
@@ -123,12 +139,15 @@ func (sv *survey) take(c command, off int64, sum *uint32, v visitor) (err error)
 		return badCommand{reason: "a second seal"}
 	}
 	if m.seal {
-		sv.sealed = -1 // its end is known when it has been read
+		sv.sealed, sv.seal = -1, m.sequence // its end is known when it has been read
 	}
 	sv.sequence, *sum = m.sequence, 0
 	for _, p := range m.groups {
-		sv.groups[p.group], sv.last = p, p
+		if !m.staged {
+			sv.groups[p.group], sv.last = p, p
+		}
 	}
+	sv.claimed = max(sv.claimed, m.durable())
 	if v.marked != nil {
 		v.marked(m)
 	}
@@ -210,9 +229,9 @@ type knowledge struct {
 //     generation is named DATA only when it is whole and synced.
 //  2. MARK of this generation: its position is the end of a marker of that
 //     sequence, and everything up to there is good.
-//  3. MARK of the generation before, or none at all beside a generation that
-//     replaced none: a crash in the middle of a swap. Nothing can have been
-//     written since, so the file ends with the seal.
+//  3. MARK of the generation before: a crash in the middle of a swap. Nothing
+//     can have been synced since the seal. None at all beside a generation that
+//     replaced none: nothing can have been written since the seal.
 //  4. MARK that fails its checksum: nothing is known beyond the seal.
 //  5. What follows the last good marker is a torn write, unless a good marker
 //     comes after it: then something in between has been damaged.
@@ -261,11 +280,11 @@ func (sv *survey) judge(r io.ReaderAt, path, markPath string) (k knowledge, err 
 	}
 	if swapping {
 		k.replace = true
-		if sv.end != sv.size || sv.sealed != sv.size {
-			if errors.Is(err, fs.ErrNotExist) {
-				return k, corrupt(markPath, -1, "the file is missing")
-			}
-			return k, corrupt(path, sv.sealed, "MARK belongs to the generation before, but the file goes on after the seal")
+		switch {
+		case sv.parent == (identity{}) && (sv.end != sv.size || sv.sealed != sv.size):
+			return k, corrupt(markPath, -1, "the file is missing")
+		case sv.claimed > sv.seal:
+			return k, corrupt(path, sv.sealed, "MARK belongs to the generation before, but the file has been synced after the seal")
 		}
 	}
 	if sv.end < sv.size {

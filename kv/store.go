@@ -36,13 +36,16 @@ type Store interface {
 
 	// Applied returns the index and term up to which a group was applied.
 	Applied(group uint64) (index, term uint64)
+	// Revision returns the version of a group's latest change.
+	Revision(group uint64) uint64
 	// Groups lists the groups that have data or an applied index, in order.
 	Groups() []uint64
 	// Keys returns the number of a group's keys.
 	Keys(group uint64) int
 
-	Get(group uint64, key []byte) (value []byte, found bool, err error)
-	MultiGet(group uint64, keys [][]byte) (values [][]byte, err error)
+	// Get and MultiGet return versions of zero for keys that do not exist.
+	Get(group uint64, key []byte) (value []byte, version uint64, err error)
+	MultiGet(group uint64, keys [][]byte) (values [][]byte, versions []uint64, err error)
 	Scan(q messages.Scan) (pairs []messages.Pair, next []byte, err error)
 	Query(q messages.QueryIndex) (pairs []messages.Pair, next []byte, err error)
 	Indexes(group uint64) []messages.IndexDefinition
@@ -52,6 +55,19 @@ type Store interface {
 	OpenView(group uint64) (View, error)
 	// BeginImport starts to replace a group's data.
 	BeginImport(group, index, term uint64) (Import, error)
+
+	// Due reports whether Maintain has something to do. It is meant to be asked
+	// after every change, and costs next to nothing.
+	Due() bool
+	// Maintain does a piece of what need not be on the way of a change, and
+	// returns how many bytes it has written, so that the caller can keep to a
+	// rate. It may run beside everything. After an error that leaves Poisoned
+	// false nothing has changed, and a later call tries again. Who never calls
+	// it gets no space back.
+	Maintain() (wrote int64, err error)
+	// Compact compacts the file at once, whatever is in it, and returns its size
+	// in bytes before and after.
+	Compact() (before, after int64, err error)
 
 	Close() error
 }
@@ -64,6 +80,8 @@ type View interface {
 	io.Reader
 	// Index and Term of the last entry that the view includes.
 	Index() (index, term uint64)
+	// Revision is the version of the latest change that the view includes.
+	Revision() uint64
 	Close() error
 }
 
@@ -75,7 +93,7 @@ type Import interface {
 	Whole() error
 	// Finish checks that the stream is complete, makes the new data durable
 	// and swaps it in, in one step as seen after any crash. It returns the
-	// number of keys. No Apply or Write may run meanwhile.
+	// number of keys.
 	Finish() (keys int, err error)
 	// Abort gives the import up. After Finish it does nothing.
 	Abort() error

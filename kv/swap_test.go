@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/ballast-raft/ballast/kv"
@@ -36,21 +37,24 @@ func TestSwapCombinations(t *testing.T) {
 	db := open(t, dir, lazy)
 	mustWrite(t, db, 1, put("a", "old"))
 	mustWrite(t, db, 2, put("b", "kept"))
-	other := open(t, memDir(t), lazy)
-	mustWrite(t, other, 1, put("a", "new"))
-	state := export(t, other, 1)
 	if err := db.Sync(); err != nil {
 		t.Fatal(err)
 	}
 	oldState := fingerprint(t, db)
 	before := copyDir(t, dir)
-	load(t, db, 1, 9, state)
+	mustWrite(t, db, 1, put("a", "new"))
+	if _, _, err := db.Compact(); err != nil {
+		t.Fatal(err)
+	}
 	newState := fingerprint(t, db)
 	after := copyDir(t, dir)
-	mustWrite(t, db, 1, put("c", "later"))
+	mustWrite(t, db, 1, put("c", "soon")) // it may be there before MARK is
+	soonState := fingerprint(t, db)
+	soon := copyDir(t, dir)
 	if err := db.Sync(); err != nil {
 		t.Fatal(err)
 	}
+	mustWrite(t, db, 1, put("c", "later"))
 	laterState := fingerprint(t, db)
 	later := copyDir(t, dir)
 
@@ -60,13 +64,14 @@ func TestSwapCombinations(t *testing.T) {
 
 	newData := fileOf(t, after, "DATA")
 	data := map[string][]byte{"none": nil, "old": fileOf(t, before, "DATA"), "new": newData, "half": newData[:len(newData)/2],
-		"later": fileOf(t, later, "DATA"), "fresh": fileOf(t, fresh, "DATA")}
+		"soon": fileOf(t, soon, "DATA"), "later": fileOf(t, later, "DATA"), "fresh": fileOf(t, fresh, "DATA")}
 	marks := map[string][]byte{"none": nil, "old": fileOf(t, before, "MARK"), "new": fileOf(t, after, "MARK"), "garbage": make([]byte, 64),
 		"later": fileOf(t, later, "MARK"), "fresh": fileOf(t, fresh, "MARK")}
 	expect := map[string]string{
 		"none/none": freshState, "fresh/none": freshState, "fresh/fresh": freshState, "fresh/garbage": freshState,
 		"old/old": oldState, "old/garbage": oldState,
 		"new/old": newState, "new/new": newState, "new/garbage": newState,
+		"soon/old": soonState, "soon/new": soonState, "soon/later": soonState, "soon/garbage": soonState,
 		"later/new": laterState, "later/later": laterState, "later/garbage": laterState,
 	}
 	for d, dataBytes := range data {
@@ -145,9 +150,9 @@ func (d hookDisk) Remove(path string) error {
 }
 
 // session is a small life of a store: new, written, synced, imported into,
-// written again, closed. It stops at the first error.
+// compacted, written again, closed. It stops at the first error.
 func session(dir string, d durableDisk, state []byte, reached func(db *kv.DB, synced bool)) (err error) {
-	db, err := kv.Open(dir, kv.Options{Disk: d})
+	db, err := kv.Open(dir, kv.Options{Disk: d, CommitBytes: 20})
 	if err != nil {
 		return err
 	}
@@ -183,7 +188,38 @@ func session(dir string, d durableDisk, state []byte, reached func(db *kv.DB, sy
 		return err
 	}
 	reached(db, true)
+	if err := do(false, put("b", "3")); err != nil {
+		return err
+	}
+	if _, _, err := db.Compact(); err != nil {
+		return err
+	}
+	reached(db, true)
 	return do(true, put("c", "3"))
+}
+
+// cleanSession tells the states that a session goes through.
+func cleanSession(t *testing.T, state []byte) (states []string) {
+	t.Helper()
+	if err := session(memDir(t), lazyDisk{}, state, func(db *kv.DB, _ bool) { states = append(states, fingerprint(t, db)) }); err != nil {
+		t.Fatal(err)
+	}
+	return states
+}
+
+// progress is where a session has come to: the states between the one that was
+// synced and the one that may have been under way are those that may be found.
+type progress struct{ synced, reached int }
+
+func (p *progress) reach(_ *kv.DB, synced bool) {
+	p.reached++
+	if synced {
+		p.synced = p.reached
+	}
+}
+
+func (p *progress) allowed(states []string) []string {
+	return states[max(p.synced-1, 0):min(p.reached+1, len(states))]
 }
 
 type durableDisk interface {
@@ -202,29 +238,19 @@ func sessionState(t *testing.T) []byte {
 // The process dies before each step on the disk.
 func TestCrashBeforeEveryStep(t *testing.T) {
 	state := sessionState(t)
+	states := cleanSession(t, state)
 	dir := memDir(t)
 	type point struct {
 		dir, step string
-		states    []string // those that may be found: the synced one and later
+		progress
 	}
 	var points []point
-	var states []string
+	var now progress
 	d := hookDisk{before: func(step string) error {
-		points = append(points, point{copyDir(t, dir), step, append([]string(nil), states...)})
+		points = append(points, point{copyDir(t, dir), step, now})
 		return nil
 	}}
-	err := session(dir, d, state, func(db *kv.DB, synced bool) {
-		now := fingerprint(t, db)
-		if synced {
-			states = nil
-		}
-		states = append(states, now)
-		// What comes next may be found of the points that came before.
-		for i := range points {
-			points[i].states = append(points[i].states, now)
-		}
-	})
-	if err != nil || len(points) < 15 {
+	if err := session(dir, d, state, now.reach); err != nil || len(points) < 20 {
 		t.Fatal(len(points), err)
 	}
 	for i, p := range points {
@@ -233,11 +259,7 @@ func TestCrashBeforeEveryStep(t *testing.T) {
 			t.Errorf("point %d, %s: %v", i, p.step, err)
 			continue
 		}
-		got, found := fingerprint(t, db), len(p.states) == 0
-		for _, s := range p.states {
-			found = found || s == got
-		}
-		if !found {
+		if got := fingerprint(t, db); !slices.Contains(p.allowed(states), got) {
 			t.Errorf("point %d, %s: state\n%s", i, p.step, got)
 		}
 		if err := db.Close(); err != nil {
@@ -250,6 +272,7 @@ func TestCrashBeforeEveryStep(t *testing.T) {
 // that cannot know what is on disk changes nothing more.
 func TestEveryStepFails(t *testing.T) {
 	state := sessionState(t)
+	states := cleanSession(t, state)
 	bad := errors.New("bad disk")
 	failed := map[string]bool{}
 	for n := 1; ; n++ {
@@ -262,14 +285,11 @@ func TestEveryStepFails(t *testing.T) {
 			}
 			return nil
 		}}
-		var states []string
+		var now progress
 		var store *kv.DB
 		err := session(dir, d, state, func(db *kv.DB, synced bool) {
 			store = db
-			if synced {
-				states = nil
-			}
-			states = append(states, fingerprint(t, db))
+			now.reach(db, synced)
 		})
 		if failedStep == "" {
 			if err != nil {
@@ -288,15 +308,8 @@ func TestEveryStepFails(t *testing.T) {
 			}
 		}
 		db := open(t, dir, lazy)
-		got := fingerprint(t, db)
-		// Of an import that failed after the new generation got its name, the
-		// new state may be found as well.
-		found := len(states) == 0 || failedStep == "syncdir" || failedStep == "sync MARK.tmp" || failedStep == "rename MARK.tmp"
-		for _, s := range states {
-			found = found || s == got
-		}
-		if !found {
-			t.Errorf("step %d, %s: state\n%s\nnone of %q", n, failedStep, got, states)
+		if got := fingerprint(t, db); !slices.Contains(now.allowed(states), got) {
+			t.Errorf("step %d, %s: state\n%s\nnone of %q", n, failedStep, got, now.allowed(states))
 		}
 	}
 	for _, step := range []string{"sync DATA", "sync DATA.tmp", "sync MARK.tmp", "rename DATA.tmp", "rename MARK.tmp", "syncdir", "sync MARK"} {

@@ -82,8 +82,9 @@ func (e LogCut) Log() (slog.Level, string, []any) {
 
 // MaintenanceDelayed: the log could not prepare its next segment, move entries
 // or remove what it no longer needs, because the process has no descriptors or
-// no memory left. It is tried again by itself; meanwhile appends go on, the log
-// takes more space, and reads may fail for the same reason.
+// no memory left; or the application data could not be compacted, because the
+// disk is full or fails. It is tried again by itself; meanwhile appends and
+// changes go on, and the files take more space.
 type MaintenanceDelayed struct {
 	Actor string
 	Err   error
@@ -178,6 +179,18 @@ type DataRebuilt struct {
 func (e DataRebuilt) Log() (slog.Level, string, []any) {
 	return slog.LevelInfo, "ballast: application data rebuilt", []any{"group", e.Group,
 		"snapshot", e.Snapshot, "replayed", e.Replayed, "reason", e.Reason}
+}
+
+// DataFileReplaced: the file of the application data was compacted.
+type DataFileReplaced struct {
+	Path string
+	// Before and After are its length in bytes.
+	Before, After int64
+}
+
+// Log implements hollywood's EventLogger.
+func (e DataFileReplaced) Log() (slog.Level, string, []any) {
+	return slog.LevelInfo, "ballast: application data compacted", []any{"path", e.Path, "before", e.Before, "after", e.After}
 }
 
 // SnapshotTaken: a snapshot was written and verified.

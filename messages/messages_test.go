@@ -15,7 +15,7 @@ import (
 // commands is every command; a new one must be added, or TestCommands fails.
 var commands = []messages.Command{
 	messages.Append{}, messages.ReadEntry{}, messages.ReadRange{}, messages.TruncateFrom{}, messages.TruncateBefore{},
-	messages.ResetLog{}, messages.ReadBounds{}, messages.ListGroups{}, messages.SetStable{}, messages.GetStable{},
+	messages.ResetLog{}, messages.ReadBounds{}, messages.ListGroups{}, messages.CompactData{}, messages.SetStable{}, messages.GetStable{},
 	messages.BeginSave{}, messages.SaveChunk{}, messages.FinishSave{}, messages.AbortSave{}, messages.Save{},
 	messages.OpenSnapshot{}, messages.ReadChunk{}, messages.CloseSnapshot{}, messages.ListSnapshots{},
 	messages.DeleteSnapshot{}, messages.CleanupSnapshots{}, messages.VerifySnapshot{},

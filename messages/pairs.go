@@ -252,6 +252,15 @@ func (c FinishImport) Bytes() int                 { return 0 }
 func (r Imported) ReplyTag() uint64               { return r.Tag }
 func (r Imported) Failure() error                 { return r.Err }
 
+func (c CompactData) RequestTag() uint64         { return c.Tag }
+func (c CompactData) WithTag(tag uint64) Command { c.Tag = tag; return c }
+func (c CompactData) Refuse(err error) Reply {
+	return DataCompacted{Tag: c.Tag, Group: c.Group, Err: err}
+}
+func (c CompactData) Bytes() int         { return 0 }
+func (r DataCompacted) ReplyTag() uint64 { return r.Tag }
+func (r DataCompacted) Failure() error   { return r.Err }
+
 func (c AbortImport) RequestTag() uint64         { return c.Tag }
 func (c AbortImport) WithTag(tag uint64) Command { c.Tag = tag; return c }
 func (c AbortImport) Refuse(err error) Reply {

@@ -62,7 +62,7 @@ func TestSeeds(t *testing.T) {
 	}
 	t.Logf("%d seeds, %d steps (%.0f a second), %v of virtual time, %+v",
 		*seeds, steps, float64(steps)/time.Since(began).Seconds(), virtual, *total)
-	if *seeds >= 40 && (total.Crashes == 0 || total.Kills == 0 || total.PowerCuts == 0 || total.Torn == 0 || total.Snapshots == 0 || total.Restores == 0 || total.Resumed == 0) {
+	if *seeds >= 40 && (total.Crashes == 0 || total.Kills == 0 || total.PowerCuts == 0 || total.Torn == 0 || total.Snapshots == 0 || total.Restores == 0 || total.Resumed == 0 || total.Compacted == 0) {
 		t.Errorf("something was never injected or never felt: %+v", *total)
 	}
 }
@@ -82,7 +82,7 @@ func TestDeterminism(t *testing.T) {
 
 // tally counts what happened in the runs.
 type tally struct {
-	Acknowledged, Snapshots, Restores, Resumed, Crashes, Kills, PowerCuts, Torn int
+	Acknowledged, Snapshots, Restores, Resumed, Compacted, Crashes, Kills, PowerCuts, Torn int
 }
 
 func scenario(t *testing.T, seed uint64) sim.Result { return scenarioInto(t, seed, &tally{}) }
@@ -194,13 +194,15 @@ func begin(t *testing.T, w *sim.World, h *history, n int, dir string) *life {
 	}
 	l := &life{t: t, w: w, h: h, n: n, dir: dir, disk: disk}
 	repaired := func(messages.TailRepaired) { h.tally.Torn++ }
+	compacted := func(messages.DataFileReplaced) { h.tally.Compacted++ }
 	l.storage, err = supervisor.Spawn(w.Engine(), supervisor.Config{
 		Dir: dir, Name: fmt.Sprintf("n%d", n), Env: w.Env(),
 		Scrub:    actors.ScrubPolicy{BytesPerSecond: -1}, // an endless timer would never be calm
 		Log:      raftlog.Options{Disk: disk, SegmentBytes: 4 << 10, OnRepair: repaired},
 		Snapshot: snapshot.Options{Disk: disk, BlockBytes: 1 << 10, Concurrency: 1},
-		KV:       kv.Options{Disk: disk, OnRepair: repaired},
-		Restart:  actors.RestartPolicy{MaxFailures: 1000},
+		// A compaction takes several deliveries, and there are some in each run.
+		KV:      kv.Options{Disk: disk, OnRepair: repaired, OnCompact: compacted, MinGarbageBytes: 2 << 10, MaintainBytes: 256},
+		Restart: actors.RestartPolicy{MaxFailures: 1000},
 	})
 	if err != nil {
 		w.Fail("life %d does not begin: %v", n, err)

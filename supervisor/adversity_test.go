@@ -184,7 +184,7 @@ func TestSupervisorCrashDuringImport(t *testing.T) {
 	s.snapshot()
 	s.put("a", "2")
 	s.put("a", "3")
-	hit, open := g.close(func(op, path string) bool { return op == "rename" && strings.HasSuffix(path, "DATA") })
+	hit, open := g.close(func(op, path string) bool { return op == "sync" && strings.HasSuffix(path, "DATA") })
 	restored := make(chan struct{})
 	go func() {
 		_, _ = ask[messages.Restored](s, s.storage.Supervisor, messages.Restore{}) // any answer will do

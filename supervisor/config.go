@@ -30,6 +30,8 @@ type Config struct {
 
 	// Scrub paces the verification of the log's closed segments.
 	Scrub actors.ScrubPolicy
+	// Compaction paces the compaction of the application data's file.
+	Compaction actors.CompactionPolicy
 
 	// Retention is applied after every CreateSnapshot. Default: keep 2, so
 	// that there is one to fall back on. The log is compacted only to the
@@ -70,7 +72,8 @@ func (c Config) Validate() error {
 		err  error
 	}{
 		{"Log", c.Log.Validate()}, {"Snapshot", c.Snapshot.Validate()}, {"KV", c.KV.Validate()},
-		{"Scrub", c.Scrub.Validate()}, {"Limits", c.Limits.Validate()}, {"Restart", c.Restart.Validate()},
+		{"Scrub", c.Scrub.Validate()}, {"Compaction", c.Compaction.Validate()},
+		{"Limits", c.Limits.Validate()}, {"Restart", c.Restart.Validate()},
 	} {
 		if part.err != nil {
 			errs = append(errs, fmt.Errorf("config: %s: %w", part.name, part.err))

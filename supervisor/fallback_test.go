@@ -224,13 +224,12 @@ func TestSnapshotAheadOfOldLog(t *testing.T) {
 	}
 }
 
-// images copies the directory before and after the data is swapped. The first
-// file is made while the log is still being opened, and is none that is swapped.
+// images copies the directory before and after each sync of the data: those of an
+// import are before what it has staged counts, and when it does.
 type images struct {
 	durable.Disk
 	t     *testing.T
 	dir   string
-	files int
 	taken []string
 }
 
@@ -242,15 +241,12 @@ func (i *images) take() {
 	i.taken = append(i.taken, to)
 }
 
-func (i *images) Rename(from, to string) error {
-	if filepath.Base(to) != "DATA" {
-		return i.Disk.Rename(from, to)
-	}
-	if i.files++; i.files == 1 {
-		return i.Disk.Rename(from, to)
+func (i *images) Sync(f *os.File) error {
+	if filepath.Base(f.Name()) != "DATA" {
+		return i.Disk.Sync(f)
 	}
 	i.take()
-	err := i.Disk.Rename(from, to)
+	err := i.Disk.Sync(f)
 	i.take()
 	return err
 }
@@ -266,7 +262,7 @@ func TestKilledWhileTheLogIsReset(t *testing.T) {
 	disk := &images{Disk: durable.OS, t: t, dir: s.dir}
 	s = with(t, supervisor.Config{Dir: s.dir, KV: kv.Options{Disk: disk}})
 	s.filled(0, 5, "good")
-	if len(disk.taken) != 2 {
+	if len(disk.taken) != 4 {
 		t.Fatalf("%d images", len(disk.taken))
 	}
 	for i, dir := range disk.taken {
@@ -346,14 +342,14 @@ func TestSnapshotOfAnotherHistory(t *testing.T) {
 func TestKilledWhileAnotherHistoryIsRestored(t *testing.T) {
 	s, stale, own := foreign(t)
 	s.stop()
-	disk := &images{Disk: durable.OS, t: t, dir: s.dir, files: 1} // the data is there already
+	disk := &images{Disk: durable.OS, t: t, dir: s.dir}
 	s = with(t, supervisor.Config{Dir: s.dir, KV: kv.Options{Disk: disk}})
 	must[messages.Restored](s, s.storage.Supervisor, messages.Restore{ID: stale, Discard: true})
 	s.filled(0, 5, "stale")
-	if len(disk.taken) != 2 {
+	if len(disk.taken) != 4 {
 		t.Fatalf("%d images", len(disk.taken))
 	}
-	swapped := disk.taken[1]
+	swapped := disk.taken[3]
 	alone := filepath.Join(t.TempDir(), "alone")
 	if err := os.CopyFS(alone, os.DirFS(swapped)); err != nil {
 		t.Fatal(err)

@@ -133,9 +133,16 @@ func (s *Storage) spawn(ctx context.Context, engine *actor.Engine, cfg Config) (
 
 	kvCfg := named("kv")
 	kvCfg.Coordinator, kvCfg.Recover = s.Supervisor, true
-	s.parts.kv, err = actors.SpawnKV(engine, actors.KVConfig{Config: kvCfg, Replicated: true, Open: func() (kv.Store, error) {
+	s.parts.kv, err = actors.SpawnKV(engine, actors.KVConfig{Config: kvCfg, Replicated: true, Compaction: cfg.Compaction, Open: func() (kv.Store, error) {
 		o := cfg.KV
 		o.OnRepair = repaired(engine, o.OnRepair)
+		onCompact := o.OnCompact
+		o.OnCompact = func(r messages.DataFileReplaced) {
+			engine.BroadcastEvent(r)
+			if onCompact != nil {
+				onCompact(r)
+			}
+		}
 		return openKV(engine, cfg.Dir, o)
 	}})
 	if err != nil {

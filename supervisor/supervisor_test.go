@@ -320,6 +320,7 @@ func TestInvalidConfig(t *testing.T) {
 		{"KV: kv: option MaxViewBytes", func(c *supervisor.Config) { c.KV.MaxViewBytes = -1 }},
 		{"option CommitBytes", func(c *supervisor.Config) { c.KV.CommitBytes = -1 }},
 		{"kv: option ReserveBytes", func(c *supervisor.Config) { c.KV.ReserveBytes = -1 }},
+		{"Compaction: CompactionPolicy.Retry", func(c *supervisor.Config) { c.Compaction.Retry = -time.Second }},
 		{"Scrub: ScrubPolicy.Pause", func(c *supervisor.Config) { c.Scrub.Pause = -time.Second }},
 		{"Retention.Keep", func(c *supervisor.Config) { c.Retention.Keep = -1 }},
 		{"Retention.MaxAge", func(c *supervisor.Config) { c.Retention.MaxAge = -time.Hour }},
