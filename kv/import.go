@@ -207,8 +207,11 @@ func (im *importer) Finish() (keys int, err error) {
 	g.index, g.term, g.revision, g.keys, g.indexes = im.pos.index, im.pos.term, im.pos.revision, im.keys, im.indexes
 	s.mu.Lock()
 	if before := s.groups[g.id]; before != nil {
-		for _, v := range before.views {
+		for _, v := range before.exports {
 			v.expire("the group's data was replaced")
+		}
+		for len(before.history.views) > 0 {
+			before.history.views[0].expire("the group's data was replaced")
 		}
 	}
 	s.groups[g.id] = g
