@@ -118,13 +118,16 @@ type kvBehavior struct {
 type access struct {
 	lease
 	view     kv.View   // or
+	export   kv.Export // or
 	imported kv.Import // this,
-	group    uint64    // into this group
+	group    uint64    // of or into this group
 	index    uint64    // as of this index
 	term     uint64
 }
 
 func isView(a *access) bool   { return a.view != nil }
+func isExport(a *access) bool { return a.export != nil }
+func isRead(a *access) bool   { return isView(a) || isExport(a) }
 func isImport(a *access) bool { return a.imported != nil }
 
 // applying is the Note of an Apply that has been handed to the store, writing
@@ -167,6 +170,10 @@ func (b *kvBehavior) Handle(r *Request) {
 	case messages.Put, messages.Delete, messages.CompareAndSwap, messages.CreateIndex, messages.DropIndex:
 		b.write(r)
 	case messages.Get, messages.MultiGet, messages.Scan, messages.QueryIndex, messages.ListIndexes, messages.ReadApplied, messages.ListGroups:
+		if view, group := viewOf(c); view != 0 {
+			b.readView(r, view, group)
+			return
+		}
 		if b.syncing {
 			b.reads = append(b.reads, r)
 			return
@@ -365,47 +372,8 @@ func outcome(c messages.Command, res messages.Result) messages.Reply {
 	panic(fmt.Sprintf("actors: %T is not a direct write", c))
 }
 
-func (b *kvBehavior) read(r *Request) {
-	switch c := r.Command.(type) {
-	case messages.Get:
-		v, version, err := b.store.Get(c.Group, c.Key)
-		r.Reply(messages.Got{Tag: c.Tag, Group: c.Group, Value: v, Found: version > 0, Version: version, Err: err})
-	case messages.MultiGet:
-		vs, versions, err := b.store.MultiGet(c.Group, c.Keys)
-		r.Reply(messages.MultiGot{Tag: c.Tag, Group: c.Group, Values: vs, Versions: versions, Err: err})
-	case messages.Scan:
-		pairs, next, err := b.store.Scan(c)
-		r.Reply(messages.Scanned{Tag: c.Tag, Group: c.Group, Pairs: pairs, Next: next, Err: err})
-	case messages.QueryIndex:
-		pairs, next, err := b.store.Query(c)
-		r.Reply(messages.IndexQueried{Tag: c.Tag, Group: c.Group, Pairs: pairs, Next: next, Err: err})
-	case messages.ListIndexes:
-		r.Reply(messages.IndexesListed{Tag: c.Tag, Group: c.Group, Definitions: b.store.Indexes(c.Group)})
-	case messages.ListGroups:
-		r.Reply(messages.GroupsListed{Tag: c.Tag, Group: c.Group, Groups: b.store.Groups()})
-	case messages.ReadApplied:
-		index, term := b.store.Applied(c.Group)
-		r.Reply(messages.AppliedRead{Tag: c.Tag, Group: c.Group, Index: index, Term: term, Revision: b.store.Revision(c.Group), Keys: b.store.Keys(c.Group)})
-	}
-}
-
-func (b *kvBehavior) openView(r *Request, c messages.OpenView) {
-	if b.leases.full(r) {
-		return
-	}
-	v, err := b.store.OpenView(c.Group)
-	if err != nil {
-		r.Fail(err)
-		return
-	}
-	index, term := v.Index()
-	a := &access{lease: lease{lane: kvExportLane, end: v.Close}, view: v}
-	b.leases.add(a)
-	r.Reply(messages.ViewOpened{Tag: c.Tag, Group: c.Group, View: a.id, Index: index, Term: term, Revision: v.Revision()})
-}
-
 func (b *kvBehavior) exportChunk(r *Request, c messages.ExportChunk) {
-	a, ok := b.leases.find(r, c.View, isView)
+	a, ok := b.leases.find(r, c.View, isExport)
 	if !ok {
 		return
 	}
@@ -417,13 +385,13 @@ func (b *kvBehavior) exportChunk(r *Request, c messages.ExportChunk) {
 	a.underWay++
 	b.host.Run(kvExportLane, func() func() {
 		data := make([]byte, size)
-		n, err := io.ReadFull(a.view, data)
+		n, err := io.ReadFull(a.export, data)
 		eof := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 		if eof {
 			err = nil
 		}
 		if err != nil {
-			n, err = 0, errors.Join(err, a.view.Close())
+			n, err = 0, errors.Join(err, a.export.Close())
 		}
 		return func() {
 			b.leases.settle(a, err)
@@ -433,7 +401,7 @@ func (b *kvBehavior) exportChunk(r *Request, c messages.ExportChunk) {
 }
 
 func (b *kvBehavior) closeView(r *Request, c messages.CloseView) {
-	a, ok := b.leases.find(r, c.View, isView)
+	a, ok := b.leases.find(r, c.View, isRead)
 	if !ok {
 		return
 	}
@@ -568,6 +536,10 @@ func (b *kvBehavior) Resolve(r *Request, cause error) {
 		return
 	case writing:
 		return // in doubt
+	}
+	if view, _ := viewOf(r.Command); view != 0 {
+		r.Fail(crashed)
+		return
 	}
 	switch r.Command.(type) {
 	case messages.ExportChunk, messages.CloseView, messages.ImportChunk, messages.FinishImport, messages.AbortImport, messages.CompactData:

@@ -457,7 +457,7 @@ func TestReaderAtFindsKeys(t *testing.T) {
 	if _, err := db.Write(0, ops); err != nil {
 		t.Fatal(err)
 	}
-	view, err := db.OpenView(0)
+	view, err := db.OpenExport(0)
 	if err != nil {
 		t.Fatal(err)
 	}

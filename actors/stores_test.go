@@ -459,7 +459,7 @@ func TestKVActorViewAndImport(t *testing.T) {
 	for i := range 200 {
 		must[messages.PutDone](r, messages.Put{Key: fmt.Appendf(nil, "k%03d", i), Value: bytes.Repeat([]byte("v"), i)})
 	}
-	first, second := must[messages.ViewOpened](r, messages.OpenView{}), must[messages.ViewOpened](r, messages.OpenView{})
+	first, second := must[messages.ViewOpened](r, messages.OpenView{Export: true}), must[messages.ViewOpened](r, messages.OpenView{Export: true})
 	want := export(r, first.View)
 	for i := range 100 {
 		must[messages.PutDone](r, messages.Put{Key: fmt.Appendf(nil, "k%03d", 2*i), Value: []byte("changed")})
@@ -486,7 +486,7 @@ func TestKVActorViewAndImport(t *testing.T) {
 	if m := must[messages.Imported](other, messages.FinishImport{Import: imp.Import}); m.Index != 9 || m.Keys != 200 {
 		t.Errorf("%+v", m)
 	}
-	view := must[messages.ViewOpened](other, messages.OpenView{})
+	view := must[messages.ViewOpened](other, messages.OpenView{Export: true})
 	if got := export(other, view.View); !bytes.Equal(got, want) || view.Index != 9 || view.Term != 2 {
 		t.Error("the imported state differs")
 	}

@@ -56,7 +56,7 @@ func (s *DB) Apply(group uint64, entries []messages.Entry) ([]messages.Result, e
 		b := s.newBatch(g)
 		next := done
 		err := g.db.View(func(tx *buntdb.Tx) error {
-			b.tx = tx
+			b.src = now{tx}
 			for next < len(entries) && (next == done || b.bytes < s.opt.CommitBytes) {
 				results[next] = b.apply(entries[next])
 				next++

@@ -305,7 +305,7 @@ func BenchmarkExport(b *testing.B) {
 	}
 	b.Run("ballast", func(b *testing.B) {
 		for b.Loop() {
-			v, err := f.db.OpenView(0)
+			v, err := f.db.OpenExport(0)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -25,7 +25,8 @@ type machine struct {
 	// indexes is sorted by name. The slice is replaced, never changed: views
 	// hold on to it.
 	indexes []index
-	views   []*view
+	exports []*exportView
+	history history
 }
 
 func newGroup(id uint64, db *buntdb.DB) *machine {
@@ -44,13 +45,14 @@ type change struct {
 // batch works out what operations do, without touching the store, so that
 // nothing can fail in the middle of buntdb's transaction.
 type batch struct {
-	tx      *buntdb.Tx
+	src     source // what the changes are made to
 	group   *machine
 	indexes []index
 	changes map[string]*change
 	// revision is that of the operation that is being carried out.
 	revision uint64
-	bytes    int64 // about what the changes hold
+	bytes    int64    // about what the changes hold
+	sorted   []string // the keys in changes, or nil if that is not known
 }
 
 func (s *DB) newBatch(g *machine) *batch {
@@ -62,8 +64,7 @@ func (b *batch) lookup(key string) (value string, found bool) {
 	if c, ok := b.changes[key]; ok {
 		return c.value, c.set
 	}
-	value, err := b.tx.Get(key)
-	return value, err == nil
+	return b.src.get(key)
 }
 
 // set and remove record a change. prior and had are what lookup has returned.
@@ -73,11 +74,13 @@ func (b *batch) set(key, value, prior string, had bool) {
 		c.set, c.value = true, value
 		return
 	}
+	b.sorted = nil
 	b.changes[key] = &change{set: true, value: value, existed: had, old: prior}
 }
 
 func (b *batch) remove(key, prior string, had bool) {
 	b.bytes += int64(len(key))
+	b.sorted = nil
 	c, ok := b.changes[key]
 	switch {
 	case !ok && had:
@@ -93,6 +96,7 @@ func (b *batch) remove(key, prior string, had bool) {
 // exactly if its pair is, so there is nothing to look up.
 func (b *batch) setEntry(key string) {
 	if c, ok := b.changes[key]; ok && !c.set {
+		b.sorted = nil
 		delete(b.changes, key)
 		return
 	}
@@ -197,7 +201,7 @@ func (s *DB) Write(group uint64, ops []messages.Operation) ([]messages.Result, e
 	b := s.newBatch(g)
 	results := make([]messages.Result, len(ops))
 	err := g.db.View(func(tx *buntdb.Tx) error {
-		b.tx = tx
+		b.src = now{tx}
 		for i, op := range ops {
 			b.revision++
 			if results[i] = b.run(op); results[i].Version == 0 {
@@ -287,13 +291,15 @@ func (s *DB) commit(b *batch, index, term uint64) error {
 	for _, key := range keys {
 		if key[0] == dataSpace {
 			c := b.changes[key]
-			for _, v := range g.views {
+			for _, v := range g.exports {
 				v.keep(key, c.old, c.existed)
 			}
 		}
 	}
-	g.views = live(g.views)
+	g.exports = live(g.exports)
 	if len(keys) > 0 {
+		g.history.note(b)
+		s.shrink(&g.history)
 		err = g.db.Update(func(tx *buntdb.Tx) error { return b.enter(tx, keys) })
 	}
 	if err != nil {

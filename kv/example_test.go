@@ -48,7 +48,7 @@ func Example() {
 	}
 
 	// A view is the state at one point in time, and another group's start.
-	view, err := db.OpenView(group)
+	view, err := db.OpenExport(group)
 	if err != nil {
 		panic(err)
 	}
@@ -95,7 +95,7 @@ func ExampleOpenState() {
 			panic(err)
 		}
 	}
-	view, err := db.OpenView(0)
+	view, err := db.OpenExport(0)
 	if err != nil {
 		panic(err)
 	}

@@ -286,7 +286,7 @@ func FuzzDocument(f *testing.F) {
 		if err != nil || len(pairs) > 1 {
 			t.Fatal(pairs, err)
 		}
-		v, err := db.OpenView(1)
+		v, err := db.OpenExport(1)
 		if err != nil {
 			t.Fatal(err)
 		}

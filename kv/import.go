@@ -187,8 +187,11 @@ func (im *importer) enter() error {
 func (s *DB) adopt(im *importer) {
 	g := im.group
 	if old := s.groups[g.id]; old != nil {
-		for _, v := range old.views {
+		for _, v := range old.exports {
 			v.expire("the group's data was replaced")
+		}
+		for len(old.history.views) > 0 {
+			old.history.views[0].expire("the group's data was replaced")
 		}
 		s.live -= old.live
 		s.retired = append(s.retired, old)

@@ -237,7 +237,7 @@ func (b *batch) createIndex(def messages.IndexDefinition) messages.Result {
 		}
 		return true
 	}
-	walk(b.tx, from, successor(from), false, func(key, value string) bool {
+	b.src.walk(from, successor(from), false, func(key, value string) bool {
 		if _, changed := b.changes[key]; changed {
 			return true
 		}
@@ -268,7 +268,7 @@ func (b *batch) dropIndex(name string) messages.Result {
 		return messages.Result{Err: fmt.Errorf("kv: drop index %q: %w", name, messages.ErrNotFound)}
 	}
 	x := b.indexes[at]
-	walk(b.tx, x.entries, successor(x.entries), false, func(key, _ string) bool {
+	b.src.walk(x.entries, successor(x.entries), false, func(key, _ string) bool {
 		b.removeEntry(key)
 		return true
 	})

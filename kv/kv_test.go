@@ -82,7 +82,7 @@ func mustWrite(t testing.TB, db *kv.DB, group uint64, ops ...messages.Operation)
 
 func export(t rapid.TB, db *kv.DB, group uint64) []byte {
 	t.Helper()
-	v, err := db.OpenView(group)
+	v, err := db.OpenExport(group)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,36 @@ func want(t testing.TB, what string, err, target error) {
 	}
 }
 
-func scanAll(t rapid.TB, db *kv.DB, q messages.Scan) (pairs []messages.Pair) {
+// queries are what a store and a view answer.
+type queries interface {
+	Scan(q messages.Scan) (pairs []messages.Pair, next []byte, err error)
+	CountKeys(q messages.Scan) (n int, next []byte, err error)
+	Query(q messages.QueryIndex) (pairs []messages.Pair, next []byte, err error)
+}
+
+// reader is a store or a view with the lookups of one group.
+type reader struct {
+	queries
+	get      func(key []byte) (value []byte, version uint64, err error)
+	multiGet func(keys [][]byte) (values [][]byte, versions []uint64, err error)
+}
+
+func countAll(t rapid.TB, db queries, q messages.Scan) (count int) {
+	t.Helper()
+	for {
+		n, next, err := db.CountKeys(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		count += n
+		if next == nil {
+			return count
+		}
+		q.Cursor = next
+	}
+}
+
+func scanAll(t rapid.TB, db queries, q messages.Scan) (pairs []messages.Pair) {
 	t.Helper()
 	for {
 		p, next, err := db.Scan(q)
@@ -133,7 +162,7 @@ func scanAll(t rapid.TB, db *kv.DB, q messages.Scan) (pairs []messages.Pair) {
 	}
 }
 
-func queryAll(t rapid.TB, db *kv.DB, q messages.QueryIndex) (pairs []messages.Pair) {
+func queryAll(t rapid.TB, db queries, q messages.QueryIndex) (pairs []messages.Pair) {
 	t.Helper()
 	for {
 		p, next, err := db.Query(q)
@@ -452,7 +481,7 @@ func TestDirectoryIsLocked(t *testing.T) {
 func TestClosed(t *testing.T) {
 	db := open(t, t.TempDir(), lazy)
 	mustWrite(t, db, 0, put("a", "1"))
-	v, err := db.OpenView(0)
+	v, err := db.OpenExport(0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -478,7 +507,7 @@ func TestClosed(t *testing.T) {
 	_, _, err = db.Query(messages.QueryIndex{Name: "x"})
 	want(t, "query", err, messages.ErrStopped)
 	want(t, "sync", db.Sync(), messages.ErrStopped)
-	_, err = db.OpenView(0)
+	_, err = db.OpenExport(0)
 	want(t, "open view", err, messages.ErrStopped)
 	_, err = db.BeginImport(0, 1, 1)
 	want(t, "begin import", err, messages.ErrStopped)

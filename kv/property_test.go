@@ -352,14 +352,20 @@ func TestStoreBehavesAsItsModel(t *testing.T) {
 		for _, g := range groups {
 			models[g] = newModel()
 		}
-		type openView struct {
-			v     kv.View
+		type openExport struct {
+			v     kv.Export
 			group uint64
 			read  []byte
 			want  *model
 		}
+		var exports []*openExport
+		type openView struct {
+			kv.View
+			group uint64
+			want  *model
+		}
 		var views []*openView
-		finish := func(v *openView) {
+		finish := func(v *openExport) {
 			rest, err := io.ReadAll(v.v)
 			if err != nil {
 				t.Fatal(err)
@@ -379,6 +385,22 @@ func TestStoreBehavesAsItsModel(t *testing.T) {
 		group := func() (uint64, *model) {
 			g := rapid.SampledFrom(groups).Draw(t, "group")
 			return g, models[g]
+		}
+		// data is that of a group, now or in a view.
+		data := func() (uint64, *model, reader) {
+			if len(views) > 0 && rapid.Bool().Draw(t, "in a view") {
+				v := rapid.SampledFrom(views).Draw(t, "view")
+				return v.group, v.want, reader{v, v.Get, v.MultiGet}
+			}
+			g, m := group()
+			return g, m, reader{db, func(key []byte) ([]byte, uint64, error) { return db.Get(g, key) },
+				func(keys [][]byte) ([][]byte, []uint64, error) { return db.MultiGet(g, keys) }}
+		}
+		closeView := func(i int) {
+			if err := views[i].Close(); err != nil {
+				t.Fatal(err)
+			}
+			views = slices.Delete(views, i, i+1)
 		}
 		ops := func() []messages.Operation { return rapid.SliceOfN(anyOperation, 1, 6).Draw(t, "operations") }
 		t.Repeat(map[string]func(*rapid.T){
@@ -416,7 +438,7 @@ func TestStoreBehavesAsItsModel(t *testing.T) {
 				sameResults(t, got, want)
 			},
 			"scan": func(t *rapid.T) {
-				g, m := group()
+				g, m, src := data()
 				q := messages.Scan{Group: g, Limit: rapid.IntRange(0, 4).Draw(t, "limit"), MaxBytes: rapid.SampledFrom([]int{0, 1, 20}).Draw(t, "bytes"), Reverse: rapid.Bool().Draw(t, "reverse")}
 				from, to := anyKey.Draw(t, "from"), anyKey.Draw(t, "to")
 				if rapid.Bool().Draw(t, "prefix") {
@@ -424,16 +446,32 @@ func TestStoreBehavesAsItsModel(t *testing.T) {
 				} else if from <= to {
 					q.From, q.To = []byte(from), []byte(to)
 				}
-				if got, want := scanAll(t, db, q), m.scan(q); !reflect.DeepEqual(got, want) {
+				want := m.scan(q)
+				if got := scanAll(t, src, q); !reflect.DeepEqual(got, want) {
 					t.Fatalf("%q, want %q", got, want)
+				}
+				if n := countAll(t, src, q); n != len(want) {
+					t.Fatalf("%d keys are counted, want %d", n, len(want))
+				}
+				keys := [][]byte{[]byte(from), []byte(to)}
+				values, versions, err := src.multiGet(keys)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i, k := range keys {
+					value, version, err := src.get(k)
+					want, found := m.data[string(k)]
+					if err != nil || string(value) != want || (value != nil) != found || version != m.versions[string(k)] || !bytes.Equal(values[i], value) || versions[i] != version {
+						t.Fatalf("%q is %q %d, and %q %d, want %q %d: %v", k, value, version, values[i], versions[i], want, m.versions[string(k)], err)
+					}
 				}
 			},
 			"query": func(t *rapid.T) {
-				g, m := group()
+				g, m, src := data()
 				for _, name := range []string{"x", "y", "x\x00"} {
 					q := messages.QueryIndex{Group: g, Name: name, Limit: rapid.IntRange(0, 4).Draw(t, "limit"), Reverse: rapid.Bool().Draw(t, "reverse")}
 					if _, ok := m.indexes[name]; !ok {
-						if _, _, err := db.Query(q); !errors.Is(err, messages.ErrNotFound) {
+						if _, _, err := src.Query(q); !errors.Is(err, messages.ErrNotFound) {
 							t.Fatal(err)
 						}
 						continue
@@ -450,24 +488,24 @@ func TestStoreBehavesAsItsModel(t *testing.T) {
 							q.Min = a
 						}
 					}
-					if got, want := queryAll(t, db, q), m.query(t, q); !reflect.DeepEqual(got, want) {
+					if got, want := queryAll(t, src, q), m.query(t, q); !reflect.DeepEqual(got, want) {
 						t.Fatalf("%+v: %q, want %q", q, got, want)
 					}
 				}
 			},
-			"open view": func(t *rapid.T) {
+			"open export": func(t *rapid.T) {
 				g, m := group()
-				v, err := db.OpenView(g)
+				v, err := db.OpenExport(g)
 				if err != nil {
 					t.Fatal(err)
 				}
-				views = append(views, &openView{v: v, group: g, want: m.clone()})
+				exports = append(exports, &openExport{v: v, group: g, want: m.clone()})
 			},
-			"read view": func(t *rapid.T) {
-				if len(views) == 0 {
+			"read export": func(t *rapid.T) {
+				if len(exports) == 0 {
 					t.Skip()
 				}
-				v := rapid.SampledFrom(views).Draw(t, "view")
+				v := rapid.SampledFrom(exports).Draw(t, "view")
 				p := make([]byte, rapid.IntRange(1, 60).Draw(t, "bytes"))
 				n, err := v.v.Read(p)
 				if err != nil && err != io.EOF {
@@ -475,13 +513,13 @@ func TestStoreBehavesAsItsModel(t *testing.T) {
 				}
 				v.read = append(v.read, p[:n]...)
 			},
-			"finish view": func(t *rapid.T) {
-				if len(views) == 0 {
+			"finish export": func(t *rapid.T) {
+				if len(exports) == 0 {
 					t.Skip()
 				}
-				i := rapid.IntRange(0, len(views)-1).Draw(t, "view")
-				finish(views[i])
-				views = slices.Delete(views, i, i+1)
+				i := rapid.IntRange(0, len(exports)-1).Draw(t, "view")
+				finish(exports[i])
+				exports = slices.Delete(exports, i, i+1)
 			},
 			"export and import": func(t *rapid.T) {
 				from, m := group()
@@ -498,7 +536,7 @@ func TestStoreBehavesAsItsModel(t *testing.T) {
 					t.Fatal(n, err)
 				}
 				models[to] = m.clone()
-				views = slices.DeleteFunc(views, func(v *openView) bool {
+				exports = slices.DeleteFunc(exports, func(v *openExport) bool {
 					if v.group != to {
 						return false
 					}
@@ -507,15 +545,40 @@ func TestStoreBehavesAsItsModel(t *testing.T) {
 					}
 					return true
 				})
+				for i := len(views) - 1; i >= 0; i-- {
+					if views[i].group == to {
+						if _, _, err := views[i].Get([]byte("a")); !errors.Is(err, messages.ErrExpired) {
+							t.Fatal(err)
+						}
+						closeView(i)
+					}
+				}
 				if !bytes.Equal(export(t, db, to), state) {
 					t.Fatal("the imported state is exported with other bytes")
 				}
 			},
+			"open view": func(t *rapid.T) {
+				g, m := group()
+				v, err := db.OpenView(g)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if i, term := v.Index(); i != m.index || term != m.term || v.Revision() != m.revision {
+					t.Fatal(i, term, v.Revision())
+				}
+				views = append(views, &openView{v, g, m.clone()})
+			},
+			"close view": func(t *rapid.T) {
+				if len(views) == 0 {
+					t.Skip()
+				}
+				closeView(rapid.IntRange(0, len(views)-1).Draw(t, "view"))
+			},
 			"reopen": func(t *rapid.T) {
-				for _, v := range views {
+				for _, v := range exports {
 					finish(v)
 				}
-				views = nil
+				exports, views = nil, nil
 				if err := db.Close(); err != nil {
 					t.Fatal(err)
 				}

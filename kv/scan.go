@@ -18,6 +18,9 @@ const (
 	MaxLimit     = 1 << 20
 	DefaultBytes = 1 << 20
 	MaxBytes     = 64 << 20
+	// DefaultCount is how many keys CountKeys counts in one call unless Limit
+	// says otherwise: some 4 ms, in which a writer waits.
+	DefaultCount = 1 << 16
 )
 
 // view calls fn with the group and a transaction of its tree, both nil if there
@@ -45,48 +48,91 @@ func validKey(key []byte) error {
 	return nil
 }
 
+// reads are the queries over the data of one group, wherever that is read.
+type reads struct {
+	group uint64
+	// in calls fn with the data and its indexes; src is nil if there is nothing.
+	in func(fn func(src source, indexes []index) error) error
+	// seen, if set, is told which stored keys the answer of a query depends on.
+	seen func(lower, upper string) error
+}
+
+// reads are those of the data as it is now.
+func (s *DB) reads(group uint64) *reads {
+	return &reads{group: group, in: func(fn func(src source, indexes []index) error) error {
+		return s.view(group, func(tx *buntdb.Tx, g *machine) error {
+			if g == nil {
+				return fn(nil, nil)
+			}
+			return fn(now{tx}, g.indexes)
+		})
+	}}
+}
+
+func (r *reads) note(lower, upper string) error {
+	if r.seen == nil {
+		return nil
+	}
+	return r.seen(lower, upper)
+}
+
 // Get returns the value of a key, which the caller may change, and the version
 // at which it was written, zero if there is no such key. The value of a key that
 // exists is not nil.
 func (s *DB) Get(group uint64, key []byte) (value []byte, version uint64, err error) {
-	if err := validKey(key); err != nil {
-		return nil, 0, fmt.Errorf("kv: get: %w", err)
-	}
-	err = s.view(group, func(tx *buntdb.Tx, g *machine) error {
-		if g != nil {
-			if stored, err := tx.Get(g.data + string(key)); err == nil {
-				n, v := valueOf(stored)
-				value, version = []byte(v), n
+	return s.reads(group).Get(key)
+}
+
+// MultiGet returns the values and versions of several keys at one point in time;
+// those of a key that does not exist are nil and zero.
+func (s *DB) MultiGet(group uint64, keys [][]byte) (values [][]byte, versions []uint64, err error) {
+	return s.reads(group).MultiGet(keys)
+}
+
+// Get is DB.Get in this data.
+func (r *reads) Get(key []byte) (value []byte, version uint64, err error) {
+	if err = validKey(key); err == nil {
+		err = r.in(func(src source, _ []index) error {
+			stored := spacePrefix(dataSpace, r.group) + string(key)
+			if src != nil {
+				if p, found := src.get(stored); found {
+					n, v := valueOf(p)
+					value, version = []byte(v), n
+				}
 			}
-		}
-		return nil
-	})
+			return r.note(stored, stored+"\x00")
+		})
+	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("kv: get: %w", err)
 	}
 	return value, version, nil
 }
 
-// MultiGet returns the values and versions of several keys at one point in time;
-// those of a key that does not exist are nil and zero.
-func (s *DB) MultiGet(group uint64, keys [][]byte) (values [][]byte, versions []uint64, err error) {
+// MultiGet is DB.MultiGet in this data.
+func (r *reads) MultiGet(keys [][]byte) (values [][]byte, versions []uint64, err error) {
 	for i, key := range keys {
 		if err := validKey(key); err != nil {
 			return nil, nil, fmt.Errorf("kv: multi-get: key %d: %w", i, err)
 		}
 	}
 	values, versions = make([][]byte, len(keys)), make([]uint64, len(keys))
-	err = s.view(group, func(tx *buntdb.Tx, g *machine) error {
-		if g == nil {
-			return nil
-		}
+	data := spacePrefix(dataSpace, r.group)
+	err = r.in(func(src source, _ []index) error {
 		bytes := 0
 		for i, key := range keys {
-			stored, err := tx.Get(g.data + string(key))
-			if err != nil {
+			stored := data + string(key)
+			if err := r.note(stored, stored+"\x00"); err != nil {
+				return err
+			}
+			if src == nil {
 				continue
 			}
-			version, v := valueOf(stored)
+			p, found := src.get(stored)
+			if !found {
+				continue
+			}
+			version, v := valueOf(p)
 			if bytes += len(v); bytes > MaxBytes {
 				return fmt.Errorf("more than %d bytes of values: %w", MaxBytes, messages.ErrTooLarge)
 			}
@@ -186,17 +232,59 @@ func decodeCursor(cursor []byte, kind byte, query [][]byte, reverse bool) (at st
 // Errors: ErrInvalid (Prefix together with From or To, From > To, a negative
 // bound, a cursor that is not one of this scan).
 func (s *DB) Scan(q messages.Scan) (pairs []messages.Pair, next []byte, err error) {
+	return s.reads(q.Group).Scan(q)
+}
+
+// CountKeys returns how many pairs Scan would, and the cursor for those that
+// follow. A Limit of zero counts as DefaultCount; MaxBytes does not matter.
+//
+// Errors: those of Scan.
+func (s *DB) CountKeys(q messages.Scan) (n int, next []byte, err error) {
+	return s.reads(q.Group).CountKeys(q)
+}
+
+// Scan is DB.Scan in this data.
+func (r *reads) Scan(q messages.Scan) (pairs []messages.Pair, next []byte, err error) {
 	p, err := newPage(q.Limit, q.MaxBytes, q.KeysOnly)
+	if err == nil {
+		next, err = r.scan(q, func(key, stored string) bool { return p.add(key, stored) })
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("kv: scan: %w", err)
 	}
+	return p.pairs, next, nil
+}
+
+// CountKeys is DB.CountKeys in this data.
+func (r *reads) CountKeys(q messages.Scan) (n int, next []byte, err error) {
+	limit := min(q.Limit, MaxLimit)
+	if limit == 0 {
+		limit = DefaultCount
+	}
+	if limit < 0 {
+		err = fmt.Errorf("limit %d: %w", limit, messages.ErrInvalid)
+	} else {
+		next, err = r.scan(q, func(string, string) bool {
+			n++
+			return n <= limit
+		})
+	}
+	if err != nil {
+		return 0, nil, fmt.Errorf("kv: count keys: %w", err)
+	}
+	return min(n, limit), next, nil
+}
+
+// scan calls add for the pairs until that returns false, and returns the cursor
+// for the pair that it has refused and what follows.
+func (r *reads) scan(q messages.Scan, add func(key, stored string) bool) (next []byte, err error) {
 	if len(q.Prefix) > 0 && (len(q.From) > 0 || q.To != nil) {
-		return nil, nil, fmt.Errorf("kv: scan: both a prefix and a range: %w", messages.ErrInvalid)
+		return nil, fmt.Errorf("both a prefix and a range: %w", messages.ErrInvalid)
 	}
 	if q.To != nil && bytes.Compare(q.From, q.To) > 0 {
-		return nil, nil, fmt.Errorf("kv: scan: from %q is after to %q: %w", q.From, q.To, messages.ErrInvalid)
+		return nil, fmt.Errorf("from %q is after to %q: %w", q.From, q.To, messages.ErrInvalid)
 	}
-	data := spacePrefix(dataSpace, q.Group)
+	data := spacePrefix(dataSpace, r.group)
 	lower := data + string(q.From) + string(q.Prefix)
 	upper := successor(data + string(q.Prefix))
 	if q.To != nil {
@@ -206,7 +294,7 @@ func (s *DB) Scan(q messages.Scan) (pairs []messages.Pair, next []byte, err erro
 	if len(q.Cursor) > 0 {
 		at, err := decodeCursor(q.Cursor, scanCursor, query, q.Reverse)
 		if err != nil {
-			return nil, nil, fmt.Errorf("kv: scan: %w", err)
+			return nil, err
 		}
 		if q.Reverse {
 			upper = data + at
@@ -214,20 +302,30 @@ func (s *DB) Scan(q messages.Scan) (pairs []messages.Pair, next []byte, err erro
 			lower = data + at + "\x00"
 		}
 	}
-	err = s.view(q.Group, func(tx *buntdb.Tx, g *machine) error {
-		if g != nil {
-			walk(tx, lower, upper, q.Reverse, func(key, value string) bool { return p.add(key[len(data):], value) })
+	last, more := "", false
+	err = r.in(func(src source, _ []index) error {
+		if src != nil {
+			src.walk(lower, upper, q.Reverse, func(key, stored string) bool {
+				if !add(key[len(data):], stored) {
+					more = true
+					return false
+				}
+				last = key
+				return true
+			})
 		}
-		return nil
+		switch { // as far as it was read
+		case more && q.Reverse:
+			return r.note(last, upper)
+		case more:
+			return r.note(lower, last+"\x00")
+		}
+		return r.note(lower, upper)
 	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("kv: scan: %w", err)
+	if err != nil || !more {
+		return nil, err
 	}
-	if p.more {
-		last := p.pairs[len(p.pairs)-1].Key
-		next = encodeCursor(scanCursor, string(last), query, q.Reverse)
-	}
-	return p.pairs, next, nil
+	return encodeCursor(scanCursor, last[len(data):], query, q.Reverse), nil
 }
 
 // bound encodes a JSON scalar.
@@ -247,6 +345,12 @@ func bound(name, text string) (string, error) {
 // Equal together with Min or Max, Min > Max, a negative limit, a cursor that is
 // not one of this query).
 func (s *DB) Query(q messages.QueryIndex) (pairs []messages.Pair, next []byte, err error) {
+	return s.reads(q.Group).Query(q)
+}
+
+// Query is DB.Query in this data.
+func (r *reads) Query(q messages.QueryIndex) (pairs []messages.Pair, next []byte, err error) {
+	q.Group = r.group
 	p, err := newPage(q.Limit, q.MaxBytes, false)
 	if err != nil {
 		return nil, nil, fmt.Errorf("kv: query: %w", err)
@@ -289,28 +393,35 @@ func (s *DB) Query(q messages.QueryIndex) (pairs []messages.Pair, next []byte, e
 		}
 	}
 	last := ""
-	err = s.view(q.Group, func(tx *buntdb.Tx, g *machine) error {
-		if g == nil {
+	err = r.in(func(src source, indexes []index) error {
+		if _, found := findIndex(indexes, q.Name); !found {
 			return messages.ErrNotFound
 		}
-		if _, found := findIndex(g.indexes, q.Name); !found {
-			return messages.ErrNotFound
-		}
+		data := spacePrefix(dataSpace, q.Group)
 		var bad error
-		walk(tx, lower, upper, q.Reverse, func(entry, _ string) bool {
+		src.walk(lower, upper, q.Reverse, func(entry, _ string) bool {
 			key, ok := x.entryKey(entry)
-			value, err := tx.Get(g.data + key)
-			if !ok || err != nil {
+			stored, found := src.get(data + key)
+			if !ok || !found {
 				bad = fmt.Errorf("an entry without a pair: %w", messages.ErrCorrupt)
 				return false
 			}
-			if !p.add(key, value) {
+			if !p.add(key, stored) {
 				return false
 			}
 			last = entry
-			return true
+			bad = r.note(data+key, data+key+"\x00")
+			return bad == nil
 		})
-		return bad
+		switch { // as far as it was read
+		case bad != nil:
+			return bad
+		case p.more && q.Reverse:
+			return r.note(last, upper)
+		case p.more:
+			return r.note(lower, last+"\x00")
+		}
+		return r.note(lower, upper)
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("kv: query index %q: %w", q.Name, err)

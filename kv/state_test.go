@@ -39,7 +39,7 @@ func TestStateStreamIsTheSameForTheSameState(t *testing.T) {
 		t.Fatalf("%d and %d bytes differ", len(sa), len(sb))
 	}
 	for _, size := range []int{1, 7, 4096, 1 << 20} {
-		v, err := a.OpenView(0)
+		v, err := a.OpenExport(0)
 		if err != nil {
 			t.Fatal(err)
 		}

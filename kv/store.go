@@ -13,8 +13,8 @@ import (
 // that begins after them. A crash loses a suffix of the changes, never a part
 // of one call: Applied then tells from where to replay the log.
 //
-// Write, Apply, OpenView and BeginImport are for one goroutine; Sync, reads and
-// the methods of a View and an Import may be called from others meanwhile.
+// Write, Apply, OpenView, OpenExport and BeginImport are for one goroutine; Sync, reads and
+// the methods of a View, an Export and an Import may be called from others meanwhile.
 // Errors are those that package messages documents at the reply to the command
 // of the same name.
 type Store interface {
@@ -47,12 +47,16 @@ type Store interface {
 	Get(group uint64, key []byte) (value []byte, version uint64, err error)
 	MultiGet(group uint64, keys [][]byte) (values [][]byte, versions []uint64, err error)
 	Scan(q messages.Scan) (pairs []messages.Pair, next []byte, err error)
+	// CountKeys returns how many pairs Scan would.
+	CountKeys(q messages.Scan) (n int, next []byte, err error)
 	Query(q messages.QueryIndex) (pairs []messages.Pair, next []byte, err error)
 	Indexes(group uint64) []messages.IndexDefinition
 
 	// OpenView opens a view of a group: its data as it is now, whatever is
 	// written afterwards.
 	OpenView(group uint64) (View, error)
+	// OpenExport opens a view that is read once, from its beginning to its end.
+	OpenExport(group uint64) (Export, error)
 	// BeginImport starts to replace a group's data.
 	BeginImport(group, index, term uint64) (Import, error)
 
@@ -72,15 +76,35 @@ type Store interface {
 	Close() error
 }
 
-// View is a group's data at one point in time. Read yields it in the export
-// format, sorted by key: the same state gives the same bytes. It never blocks
-// a writer for longer than one slice of the data takes. OpenState reads single
-// keys out of what it yields.
+// View is a group's data at one point in time, to be read in any order and by any
+// number of goroutines. It never blocks a writer for longer than one page of a
+// scan takes. It ends, and its reads fail with ErrExpired, when it is closed, when
+// more than Options.MaxViewBytes have been overwritten since it was opened, and
+// when the group's data is replaced by an import.
 type View interface {
-	io.Reader
+	Get(key []byte) (value []byte, version uint64, err error)
+	MultiGet(keys [][]byte) (values [][]byte, versions []uint64, err error)
+	// The Group of a query does not matter: it is that of the view.
+	Scan(q messages.Scan) (pairs []messages.Pair, next []byte, err error)
+	CountKeys(q messages.Scan) (n int, next []byte, err error)
+	Query(q messages.QueryIndex) (pairs []messages.Pair, next []byte, err error)
 	// Index and Term of the last entry that the view includes.
 	Index() (index, term uint64)
 	// Revision is the version of the latest change that the view includes.
+	Revision() uint64
+	Close() error
+}
+
+// Export is a group's data at one point in time. Read yields it in the export
+// format, sorted by key: the same state gives the same bytes. It never blocks
+// a writer for longer than one slice of the data takes, and keeps only what is
+// overwritten before it is read, up to Options.MaxViewBytes. OpenState reads
+// single keys out of what it yields.
+type Export interface {
+	io.Reader
+	// Index and Term of the last entry that the export includes.
+	Index() (index, term uint64)
+	// Revision is the version of the latest change that it includes.
 	Revision() uint64
 	Close() error
 }

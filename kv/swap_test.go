@@ -344,7 +344,7 @@ func TestFailedSyncPoisons(t *testing.T) {
 	want(t, "write", err, messages.ErrUnavailable)
 	_, err = db.Apply(0, []messages.Entry{entry(1, put("a", "2"))})
 	want(t, "apply", err, messages.ErrUnavailable)
-	_, err = db.OpenView(0)
+	_, err = db.OpenExport(0)
 	want(t, "open view", err, messages.ErrUnavailable)
 	_, err = im.Write(sessionState(t))
 	if err == nil {

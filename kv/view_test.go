@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"reflect"
+	"slices"
 	"sync"
 	"testing"
 
@@ -66,7 +68,7 @@ func TestViewWhileWriting(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := export(t, db, 1)
-		v, err := db.OpenView(1)
+		v, err := db.OpenExport(1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -103,12 +105,12 @@ func TestViewExpiresBeyondItsLimit(t *testing.T) {
 	db := open(t, memDir(t), kv.Options{MaxViewBytes: 20_000})
 	fill(t, db, 0, 3000, 200)
 	want0 := export(t, db, 0)
-	read := func(v kv.View) ([]byte, error) { return io.ReadAll(v) }
-	slow, err := db.OpenView(0)
+	read := func(v kv.Export) ([]byte, error) { return io.ReadAll(v) }
+	slow, err := db.OpenExport(0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := db.OpenView(1)
+	other, err := db.OpenExport(1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +124,7 @@ func TestViewExpiresBeyondItsLimit(t *testing.T) {
 	if got, err := read(other); err != nil || len(got) != 12+trailerBytes {
 		t.Fatalf("%d bytes, %v", len(got), err)
 	}
-	expiring, err := db.OpenView(0)
+	expiring, err := db.OpenExport(0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,11 +141,11 @@ func TestViewsExpireWhenTheirGroupIsReplaced(t *testing.T) {
 	fill(t, db, 1, 5000, 200)
 	fill(t, db, 2, 5000, 200)
 	state := export(t, db, 2)
-	mine, err := db.OpenView(1)
+	mine, err := db.OpenExport(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	kept, err := db.OpenView(2)
+	kept, err := db.OpenExport(2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +214,7 @@ func TestConcurrency(t *testing.T) {
 	})
 	loop(db.Sync)
 	loop(func() error {
-		v, err := db.OpenView(2)
+		v, err := db.OpenExport(2)
 		if err != nil {
 			return err
 		}
@@ -248,4 +250,116 @@ func TestConcurrency(t *testing.T) {
 	}
 	close(done)
 	wg.Wait()
+}
+
+// Many views of a few keys that change all the time: each sees its own time.
+func TestManyViews(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 0))
+	db := open(t, memDir(t), lazy)
+	mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Path: "n"}))
+	type seen struct {
+		kv.View
+		pairs   []messages.Pair
+		byIndex []messages.Pair
+	}
+	var views []seen
+	for step := range 1500 {
+		if len(views) < 2 || len(views) < 12 && r.IntN(3) == 0 {
+			v, err := db.OpenView(0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			views = append(views, seen{v, scanAll(t, db, messages.Scan{}), queryAll(t, db, messages.QueryIndex{Name: "n"})})
+		} else if r.IntN(3) == 0 {
+			i := r.IntN(len(views))
+			if err := views[i].Close(); err != nil {
+				t.Fatal(err)
+			}
+			views = slices.Delete(views, i, i+1)
+		}
+		var ops []messages.Operation
+		for range r.IntN(4) {
+			key := fmt.Sprint("key-", r.IntN(6))
+			if r.IntN(3) == 0 {
+				ops = append(ops, del(key))
+			} else {
+				ops = append(ops, put(key, fmt.Sprintf(`{"n":%d,"step":%d}`, r.IntN(4), step)))
+			}
+		}
+		write(t, db, 0, ops...)
+		for _, v := range views {
+			for _, reverse := range []bool{false, true} {
+				pairs := scanAll(t, v, messages.Scan{Limit: 1 + r.IntN(4), Reverse: reverse})
+				byIndex := queryAll(t, v, messages.QueryIndex{Name: "n", Limit: 1 + r.IntN(4), Reverse: reverse})
+				if reverse {
+					slices.Reverse(pairs)
+					slices.Reverse(byIndex)
+				}
+				if !reflect.DeepEqual(pairs, v.pairs) || !reflect.DeepEqual(byIndex, v.byIndex) {
+					t.Fatalf("step %d: %q and %q, want %q and %q", step, pairs, byIndex, v.pairs, v.byIndex)
+				}
+			}
+			for _, p := range v.pairs {
+				if value, version, err := v.Get(p.Key); err != nil || version != p.Version || !bytes.Equal(value, p.Value) {
+					t.Fatalf("%q at %d, want %q: %v", value, version, p, err)
+				}
+			}
+		}
+	}
+}
+
+// A dropped index stays in views, and a new one of its name is not in them; what is
+// read of a view that has ended says why.
+func TestViewsAndIndexes(t *testing.T) {
+	db := open(t, memDir(t), kv.Options{MaxViewBytes: 50_000})
+	mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Path: "n"}), put("a", `{"n":1,"m":9}`), put("b", `{"n":2,"m":8}`))
+	v, err := db.OpenView(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustWrite(t, db, 0, messages.DropIndexOperation("n"), messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Path: "m"}), put("c", `{"n":0,"m":0}`),
+		messages.CreateIndexOperation(messages.IndexDefinition{Name: "later", Path: "n"}))
+	if got := keys(queryAll(t, v, messages.QueryIndex{Name: "n"})); got != "a b" {
+		t.Errorf("in the view: %s", got)
+	}
+	if got := keys(queryAll(t, db, messages.QueryIndex{Name: "n"})); got != "c b a" {
+		t.Errorf("now: %s", got)
+	}
+	_, _, err = v.Query(messages.QueryIndex{Name: "later"})
+	want(t, "query", err, messages.ErrNotFound)
+	// Of another group nothing is kept.
+	fill(t, db, 1, 1000, 200)
+	fill(t, db, 0, 1000, 200) // new keys cost their names alone, and it is too much
+	for range 2 {
+		_, _, err = v.Get([]byte("a"))
+		want(t, "get", err, messages.ErrExpired)
+		_, _, err = v.MultiGet([][]byte{[]byte("a")})
+		want(t, "multi-get", err, messages.ErrExpired)
+		_, _, err = v.Scan(messages.Scan{})
+		want(t, "scan", err, messages.ErrExpired)
+		_, _, err = v.CountKeys(messages.Scan{})
+		want(t, "count", err, messages.ErrExpired)
+		_, _, err = v.Query(messages.QueryIndex{Name: "n"})
+		want(t, "query", err, messages.ErrExpired)
+		if err := v.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, _, err = db.CountKeys(messages.Scan{Limit: -1})
+	want(t, "count", err, messages.ErrInvalid)
+	// A group is there for a view alone, and gone with it.
+	v, err = db.OpenView(7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, _, err := v.CountKeys(messages.Scan{}); n != 0 || err != nil {
+		t.Error(n, err)
+	}
+	mustWrite(t, db, 7, put("x", "1"))
+	if n, _, err := v.CountKeys(messages.Scan{}); n != 0 || err != nil {
+		t.Error(n, err)
+	}
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
 }

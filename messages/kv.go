@@ -43,9 +43,14 @@ type Applied struct {
 	Err     error
 }
 
-// Get asks for the value of a key.
+// Get asks for the value of a key. As all reads it is of the latest state, or of
+// the view that View names.
+//
+// Errors of a read in a view: ErrNotFound (no such view), ErrExpired (it has been
+// idle for too long, too much was overwritten, or the data was replaced).
 type Get struct {
 	Tag, Group uint64
+	View       uint64
 	Key        []byte
 }
 
@@ -62,6 +67,7 @@ type Got struct {
 // MultiGet asks for several values, read at one point in time.
 type MultiGet struct {
 	Tag, Group uint64
+	View       uint64 // as in Get
 	Keys       [][]byte
 }
 
@@ -132,15 +138,19 @@ type ComparedAndSwapped struct {
 // those with From ≤ key < To if Prefix is empty. A nil To means to the end.
 type Scan struct {
 	Tag, Group uint64
+	View       uint64 // as in Get
 	Prefix     []byte
 	From, To   []byte
-	// Limit bounds the number of pairs; zero means 1000.
+	// Limit bounds the number of pairs; zero means 1000, and 65,536 if Count is
+	// set.
 	Limit int
 	// MaxBytes bounds keys and values together; at least one pair is
 	// returned. Zero means 1 MiB.
 	MaxBytes int
 	Reverse  bool
 	KeysOnly bool
+	// Count asks for the number of pairs alone.
+	Count bool
 	// Cursor continues where an earlier Scanned left off: its Next.
 	Cursor []byte
 }
@@ -149,6 +159,8 @@ type Scan struct {
 type Scanned struct {
 	Tag, Group uint64
 	Pairs      []Pair
+	// Count is the number of pairs, also if only that was asked for.
+	Count int
 	// Next is the Cursor for the pairs that follow, nil if there are none. A
 	// scan of several calls is not one point in time; open a view for that.
 	Next []byte
@@ -202,6 +214,7 @@ type IndexesListed struct {
 // ("42", "\"abc\"", "true", "null"); an empty one sets no bound.
 type QueryIndex struct {
 	Tag, Group uint64
+	View       uint64 // as in Get
 	Name       string
 	// Equal asks for one value; it excludes Min and Max.
 	Equal string
@@ -243,15 +256,19 @@ type AppliedRead struct {
 
 // OpenView opens a view: a group's data as it is now, whatever is written
 // afterwards. Writers never wait for it; it costs memory for each key that is
-// overwritten meanwhile and is given up beyond a limit.
+// overwritten meanwhile, once for all views, and is given up beyond a limit, or
+// when it has been idle for too long.
 type OpenView struct {
 	Tag, Group uint64
+	// Export: the view is for ExportChunk, and for nothing else. It holds only
+	// what its reader has not come to.
+	Export bool
 }
 
 // ViewOpened answers OpenView.
 type ViewOpened struct {
 	Tag, Group uint64
-	// View names it in ExportChunk and CloseView.
+	// View names it in reads, or in ExportChunk, and in CloseView.
 	View uint64
 	// Index and Term of the last entry that the view includes.
 	Index, Term uint64
@@ -260,7 +277,7 @@ type ViewOpened struct {
 	Err      error
 }
 
-// ExportChunk asks for the next piece of a view in the export format of
+// ExportChunk asks for the next piece of a view with Export, in the export format of
 // package kv: the same state always gives the same bytes.
 type ExportChunk struct {
 	Tag, Group uint64

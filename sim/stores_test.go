@@ -128,7 +128,7 @@ var kvVictim = victim{
 			}
 			ack()
 			// The same state again, in a new generation of the file.
-			view, err := db.OpenView(0)
+			view, err := db.OpenExport(0)
 			if err != nil {
 				return err
 			}

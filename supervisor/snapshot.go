@@ -87,7 +87,7 @@ func (t *taking) end() {
 }
 
 func (t *taking) open() {
-	call(t.s, t.s.parts.kv.PID(), messages.OpenView{Group: t.c.Group}, t.fail, func(v messages.ViewOpened) {
+	call(t.s, t.s.parts.kv.PID(), messages.OpenView{Group: t.c.Group, Export: true}, t.fail, func(v messages.ViewOpened) {
 		if v.Err != nil {
 			t.fail(v.Err)
 			return

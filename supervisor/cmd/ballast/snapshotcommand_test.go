@@ -40,7 +40,7 @@ func kvState(t *testing.T, n int) []byte {
 	if _, err := db.Write(0, ops); err != nil {
 		t.Fatal(err)
 	}
-	view, err := db.OpenView(0)
+	view, err := db.OpenExport(0)
 	if err != nil {
 		t.Fatal(err)
 	}
