@@ -36,7 +36,7 @@ type KVConfig struct {
 }
 
 // KV is a running application-data actor: it answers Apply, Get, MultiGet, Put,
-// Delete, CompareAndSwap, Scan, CreateIndex, DropIndex, ListIndexes,
+// Delete, CompareAndSwap, Txn, Scan, CreateIndex, DropIndex, ListIndexes,
 // QueryIndex, ReadApplied, ListGroups, OpenView, ExportChunk, CloseView, BeginImport,
 // ImportChunk, FinishImport, AbortImport and CompactData.
 //
@@ -167,7 +167,7 @@ func (b *kvBehavior) Handle(r *Request) {
 	switch c := r.Command.(type) {
 	case messages.Apply:
 		b.apply(r, c)
-	case messages.Put, messages.Delete, messages.CompareAndSwap, messages.CreateIndex, messages.DropIndex:
+	case messages.Put, messages.Delete, messages.CompareAndSwap, messages.Txn, messages.CreateIndex, messages.DropIndex:
 		b.write(r)
 	case messages.Get, messages.MultiGet, messages.Scan, messages.QueryIndex, messages.ListIndexes, messages.ReadApplied, messages.ListGroups:
 		if view, group := viewOf(c); view != 0 {
@@ -347,6 +347,8 @@ func operation(c messages.Command) (group uint64, op messages.Operation) {
 		return c.Group, messages.DeleteOperation(c.Key)
 	case messages.CompareAndSwap:
 		return c.Group, messages.CompareAndSwapOperation(c.Key, c.Expect, c.Value)
+	case messages.Txn:
+		return c.Group, messages.TxnOperation(c.Transaction)
 	case messages.CreateIndex:
 		return c.Group, messages.CreateIndexOperation(c.Definition)
 	case messages.DropIndex:
@@ -364,6 +366,8 @@ func outcome(c messages.Command, res messages.Result) messages.Reply {
 		return messages.Deleted{Tag: c.Tag, Group: c.Group, Existed: res.Existed, Version: res.Version, Err: res.Err}
 	case messages.CompareAndSwap:
 		return messages.ComparedAndSwapped{Tag: c.Tag, Group: c.Group, Swapped: res.Swapped, Version: res.Version, Err: res.Err}
+	case messages.Txn:
+		return messages.TxnDone{Tag: c.Tag, Group: c.Group, Succeeded: res.Succeeded, Results: res.Results, Version: res.Version, Err: res.Err}
 	case messages.CreateIndex:
 		return messages.IndexCreated{Tag: c.Tag, Group: c.Group, Err: res.Err}
 	case messages.DropIndex:

@@ -643,3 +643,34 @@ func TestSnapshotActorCrash(t *testing.T) {
 		t.Errorf("%+v", l)
 	}
 }
+
+// A transaction goes through the group commit like other direct writes, and
+// through the log where one drives the data.
+func TestKVActorTxn(t *testing.T) {
+	r := newKV(t, false)
+	defer r.close()
+	key := []byte("k")
+	create := messages.Transaction{
+		If:   []messages.Compare{messages.Missing(key)},
+		Then: []messages.Operation{messages.PutOperation(key, []byte("1"))},
+		Else: []messages.Operation{messages.GetOperation(key)},
+	}
+	if d := must[messages.TxnDone](r, messages.Txn{Transaction: create}); !d.Succeeded || d.Version != 1 || len(d.Results) != 1 {
+		t.Errorf("%+v", d)
+	}
+	if d := must[messages.TxnDone](r, messages.Txn{Transaction: create}); d.Succeeded || d.Version != 0 || string(d.Results[0].Value) != "1" {
+		t.Errorf("%+v", d)
+	}
+	if _, err := do[messages.TxnDone](r, messages.Txn{Transaction: messages.Transaction{Then: []messages.Operation{messages.DropIndexOperation("x")}}}); !errors.Is(err, messages.ErrInvalid) {
+		t.Error(err)
+	}
+	replicated := newKV(t, true)
+	defer replicated.close()
+	if _, err := do[messages.TxnDone](replicated, messages.Txn{Transaction: create}); !errors.Is(err, messages.ErrReplicated) {
+		t.Error(err)
+	}
+	entries := []messages.Entry{{Index: 1, Term: 1, Data: messages.TxnOperation(create).Encode(nil)}, {Index: 2, Term: 1, Data: messages.TxnOperation(create).Encode(nil)}}
+	if a := must[messages.Applied](replicated, messages.Apply{Entries: entries}); !a.Results[0].Succeeded || a.Results[0].Version != 1 || a.Results[1].Succeeded || string(a.Results[1].Results[0].Value) != "1" {
+		t.Errorf("%+v", a)
+	}
+}

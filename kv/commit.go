@@ -53,6 +53,11 @@ type batch struct {
 	revision uint64
 	bytes    int64    // about what the changes hold
 	sorted   []string // the keys in changes, or nil if that is not known
+	// touched: the operation has changed something. undo has what brings the
+	// batch back to where a transaction began, if one is under way.
+	touched bool
+	undo    []func()
+	inTxn   bool
 }
 
 func (s *DB) newBatch(g *machine) *batch {
@@ -70,6 +75,7 @@ func (b *batch) lookup(key string) (value string, found bool) {
 // set and remove record a change. prior and had are what lookup has returned.
 func (b *batch) set(key, value, prior string, had bool) {
 	b.bytes += int64(len(key) + len(value))
+	b.touch(key)
 	if c, ok := b.changes[key]; ok {
 		c.set, c.value = true, value
 		return
@@ -80,6 +86,7 @@ func (b *batch) set(key, value, prior string, had bool) {
 
 func (b *batch) remove(key, prior string, had bool) {
 	b.bytes += int64(len(key))
+	b.touch(key)
 	b.sorted = nil
 	c, ok := b.changes[key]
 	switch {
@@ -96,6 +103,7 @@ func (b *batch) remove(key, prior string, had bool) {
 // exactly if its pair is, so there is nothing to look up.
 func (b *batch) setEntry(key string) {
 	if c, ok := b.changes[key]; ok && !c.set {
+		b.touch(key)
 		b.sorted = nil
 		delete(b.changes, key)
 		return
@@ -115,13 +123,20 @@ func (b *batch) run(op messages.Operation) messages.Result {
 		return b.createIndex(op.Index)
 	case messages.OpDropIndex:
 		return b.dropIndex(op.Index.Name)
+	case messages.OpTxn:
+		return b.transact(op.Txn)
 	}
 	stored := b.group.data + string(op.Key)
 	key := stored[len(b.group.data):]
 	was, found := b.lookup(stored)
-	_, old := valueOf(was)
+	version, old := valueOf(was)
 	res := messages.Result{Existed: found}
 	switch op.Kind {
+	case messages.OpGet:
+		if found {
+			res.Version, res.Value = version, []byte(old)
+		}
+		return res
 	case messages.OpDelete:
 		if found {
 			for i := range b.indexes {
@@ -204,8 +219,9 @@ func (s *DB) Write(group uint64, ops []messages.Operation) ([]messages.Result, e
 		b.src = now{tx}
 		for i, op := range ops {
 			b.revision++
-			if results[i] = b.run(op); results[i].Version == 0 {
-				b.revision-- // it has changed nothing
+			b.touched = false
+			if results[i] = b.run(op); !b.touched {
+				b.revision--
 			}
 		}
 		return nil

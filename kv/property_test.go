@@ -43,7 +43,7 @@ func (m *model) clone() *model {
 func (m *model) write(op messages.Operation) messages.Result {
 	m.revision++
 	res := m.run(op)
-	if res.Version == 0 {
+	if res.Version != m.revision {
 		m.revision--
 	}
 	return res
@@ -72,6 +72,12 @@ func (m *model) run(op messages.Operation) messages.Result {
 	old, found := m.data[key]
 	res := messages.Result{Existed: found}
 	switch op.Kind {
+	case messages.OpTxn:
+		return m.transact(op.Txn)
+	case messages.OpGet:
+		if found {
+			res.Value, res.Version = []byte(old), m.versions[key]
+		}
 	case messages.OpPut, messages.OpCompareAndSwap:
 		if op.Kind == messages.OpCompareAndSwap && (found != (op.Expect != nil) || old != string(op.Expect)) {
 			return res
@@ -110,6 +116,46 @@ func (m *model) run(op messages.Operation) messages.Result {
 		return messages.Result{Existed: true, Version: m.revision}
 	}
 	return res
+}
+
+func (m *model) transact(txn *messages.Transaction) messages.Result {
+	res := messages.Result{Succeeded: true}
+	for _, c := range txn.If {
+		res.Succeeded = res.Succeeded && m.holds(c)
+	}
+	ops := txn.Then
+	if !res.Succeeded {
+		ops = txn.Else
+	}
+	before := m.clone()
+	for _, op := range ops {
+		r := m.run(op)
+		if r.Err != nil {
+			*m = *before
+			return messages.Result{Succeeded: res.Succeeded, Err: r.Err}
+		}
+		if op.Kind != messages.OpGet && r.Version > 0 {
+			res.Version = m.revision
+		}
+		res.Results = append(res.Results, r)
+	}
+	return res
+}
+
+func (m *model) holds(c messages.Compare) bool {
+	if c.Target == messages.CompareRange {
+		pairs := m.scan(messages.Scan{From: c.Key, To: c.To})
+		return uint64(len(pairs)) == c.Count && !slices.ContainsFunc(pairs, func(p messages.Pair) bool { return p.Version > c.Version })
+	}
+	value, found := m.data[string(c.Key)]
+	order := cmp.Compare(m.versions[string(c.Key)], c.Version)
+	if c.Target == messages.CompareValue {
+		order = cmp.Compare(value, string(c.Value))
+		if !found {
+			return false
+		}
+	}
+	return map[messages.Relation]bool{messages.Equal: order == 0, messages.NotEqual: order != 0, messages.Less: order < 0, messages.Greater: order > 0}[c.Relation]
 }
 
 func (m *model) scan(q messages.Scan) (pairs []messages.Pair) {
@@ -295,9 +341,39 @@ var (
 		rapid.Map(anyScalar, func(s string) string { return `{"w":[],"v":` + s + `,"u":{}}` }),
 		rapid.SampledFrom([]string{"", "x", "{}", `{"v":[1]}`, `{"v":{}}`, "1", "[1]", "\x00\r\n", `{"v":1}{`}),
 	)
+	anyRelation = rapid.SampledFrom([]messages.Relation{messages.Equal, messages.NotEqual, messages.Less, messages.Greater})
+	anyCompare  = rapid.Custom(func(t *rapid.T) messages.Compare {
+		key, version := []byte(anyKey.Draw(t, "key")), rapid.Uint64Range(0, 60).Draw(t, "version")
+		switch rapid.IntRange(0, 4).Draw(t, "target") {
+		case 0:
+			return messages.ValueIs(key, anyRelation.Draw(t, "relation"), []byte(anyValue.Draw(t, "value")))
+		case 1:
+			return messages.VersionIs(key, anyRelation.Draw(t, "relation"), version)
+		case 2:
+			return messages.RangeUnchanged(key, append(key, '\xff'), rapid.Uint64Range(0, 2).Draw(t, "count"), version)
+		case 3:
+			return messages.Exists(key)
+		}
+		return messages.Missing(key)
+	})
 	anyOperation = rapid.Custom(func(t *rapid.T) messages.Operation {
+		if rapid.IntRange(0, 4).Draw(t, "transaction") > 0 {
+			return anySimple.Draw(t, "operation")
+		}
+		small := anySimple.Filter(func(op messages.Operation) bool {
+			return op.Kind != messages.OpCreateIndex && op.Kind != messages.OpDropIndex
+		})
+		return messages.TxnOperation(messages.Transaction{
+			If:   rapid.SliceOfN(anyCompare, 0, 2).Draw(t, "if"),
+			Then: rapid.SliceOfN(small, 0, 4).Draw(t, "then"),
+			Else: rapid.SliceOfN(small, 0, 2).Draw(t, "else"),
+		})
+	})
+	anySimple = rapid.Custom(func(t *rapid.T) messages.Operation {
 		key, value := anyKey.Draw(t, "key"), anyValue.Draw(t, "value")
-		switch rapid.IntRange(0, 11).Draw(t, "kind") {
+		switch rapid.IntRange(0, 12).Draw(t, "kind") {
+		case 12:
+			return messages.GetOperation([]byte(key))
 		case 0, 1:
 			return del(key)
 		case 2:
@@ -321,9 +397,10 @@ func sameResults(t *rapid.T, got, want []messages.Result) {
 		t.Fatalf("%d results, want %d", len(got), len(want))
 	}
 	for i := range got {
-		if got[i].Existed != want[i].Existed || got[i].Swapped != want[i].Swapped || got[i].Version != want[i].Version || (got[i].Err == nil) != (want[i].Err == nil) {
+		if got[i].Existed != want[i].Existed || got[i].Swapped != want[i].Swapped || got[i].Version != want[i].Version || got[i].Succeeded != want[i].Succeeded || !bytes.Equal(got[i].Value, want[i].Value) || (got[i].Value == nil) != (want[i].Value == nil) || (got[i].Err == nil) != (want[i].Err == nil) {
 			t.Fatalf("result %d: %+v, want %+v", i, got[i], want[i])
 		}
+		sameResults(t, got[i].Results, want[i].Results)
 		for _, target := range []error{messages.ErrNotJSON, messages.ErrConflict, messages.ErrNotFound, messages.ErrResultLost} {
 			if errors.Is(got[i].Err, target) != errors.Is(want[i].Err, target) {
 				t.Fatalf("result %d: %v, want %v", i, got[i].Err, want[i].Err)

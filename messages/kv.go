@@ -134,6 +134,28 @@ type ComparedAndSwapped struct {
 	Err     error
 }
 
+// Txn carries out a transaction directly, where no log drives the data. Where one
+// does, TxnOperation makes it the operation of an ApplyEntry.
+type Txn struct {
+	Tag, Group uint64
+	Transaction
+}
+
+// TxnDone answers Txn. With a nil Err the changes are on disk.
+//
+// Errors: ErrReplicated, ErrInvalid, ErrTooLarge, ErrDiskFull, and those of the
+// operations. Nothing was done then.
+type TxnDone struct {
+	Tag, Group uint64
+	// Succeeded: the conditions held, and Results are those of Then; otherwise
+	// those of Else.
+	Succeeded bool
+	Results   []Result
+	// Version that what was written has now; zero if nothing was.
+	Version uint64
+	Err     error
+}
+
 // Scan asks for keys in order, at one point in time: those with Prefix, or
 // those with From ≤ key < To if Prefix is empty. A nil To means to the end.
 type Scan struct {

@@ -21,7 +21,7 @@ var commands = []messages.Command{
 	messages.DeleteSnapshot{}, messages.CleanupSnapshots{}, messages.VerifySnapshot{},
 	messages.SuspendSave{}, messages.ImportSnapshot{}, messages.ExportSnapshot{}, messages.ListSnapshotFiles{},
 	messages.SetAsideSnapshot{}, messages.DiscardSnapshotFile{},
-	messages.Apply{}, messages.Get{}, messages.MultiGet{}, messages.Put{}, messages.Delete{}, messages.CompareAndSwap{},
+	messages.Apply{}, messages.Get{}, messages.MultiGet{}, messages.Put{}, messages.Delete{}, messages.CompareAndSwap{}, messages.Txn{},
 	messages.Scan{}, messages.CreateIndex{}, messages.DropIndex{}, messages.ListIndexes{}, messages.QueryIndex{},
 	messages.ReadApplied{}, messages.OpenView{}, messages.ExportChunk{}, messages.CloseView{}, messages.BeginImport{},
 	messages.ImportChunk{}, messages.FinishImport{}, messages.AbortImport{},
@@ -92,6 +92,18 @@ func TestOperationGolden(t *testing.T) {
 		{"cas empty", messages.CompareAndSwapOperation([]byte("k"), []byte{}, []byte("new")), "03016b01006e6577"},
 		{"index", messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Prefix: "p", Path: "a.b"}), "04016e017003612e62"},
 		{"drop", messages.DropIndexOperation("n"), "056e"},
+		{"get", messages.GetOperation([]byte("k")), "066b"},
+		{"txn, empty", messages.TxnOperation(messages.Transaction{}), "07000000"},
+		{"txn", messages.TxnOperation(messages.Transaction{
+			If: []messages.Compare{
+				messages.ValueIs([]byte("k"), messages.Less, []byte{}), messages.VersionIs([]byte("k"), messages.NotEqual, 300),
+				messages.RangeUnchanged([]byte("a"), []byte("b"), 3, 200), messages.RangeUnchanged([]byte{}, nil, 0, 1),
+				messages.Exists([]byte("k")), messages.Missing([]byte("k")),
+			},
+			Then: []messages.Operation{messages.PutOperation([]byte("k"), []byte("v")), messages.DeleteOperation([]byte("d"))},
+			Else: []messages.Operation{messages.GetOperation([]byte("k")), messages.CompareAndSwapOperation([]byte("k"), []byte("o"), []byte("n"))},
+		}), "07" + "06" + "0103016b00" + "0202016bac02" + "03000161010162" + "03c801" + "030000000001" + "0204016b00" + "0201016b00" +
+			"02" + "0401016b76" + "020264" + "02" + "02066b" + "0703016b01016f6e"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := c.op.Encode(nil)
@@ -112,6 +124,10 @@ func TestOperationGolden(t *testing.T) {
 	}
 }
 
+func txn(conditions []messages.Compare, then ...messages.Operation) messages.Operation {
+	return messages.TxnOperation(messages.Transaction{If: conditions, Then: then})
+}
+
 func TestOperationLimits(t *testing.T) {
 	long := bytes.Repeat([]byte("x"), messages.MaxKey+1)
 	for _, c := range []struct {
@@ -129,6 +145,29 @@ func TestOperationLimits(t *testing.T) {
 		{messages.CreateIndexOperation(messages.IndexDefinition{Name: "a", Path: string(long)}), messages.ErrTooLarge},
 		{messages.CreateIndexOperation(messages.IndexDefinition{Name: "a", Path: "a", Prefix: string(long)}), messages.ErrTooLarge},
 		{messages.DropIndexOperation(""), messages.ErrInvalid},
+		{messages.GetOperation(nil), messages.ErrInvalid},
+		{messages.Operation{Kind: messages.OpTxn}, messages.ErrInvalid},
+		{txn(nil, messages.PutOperation(nil, nil)), messages.ErrInvalid},
+		{txn(nil, messages.TxnOperation(messages.Transaction{})), messages.ErrInvalid},
+		{txn(nil, messages.DropIndexOperation("n")), messages.ErrInvalid},
+		{txn(nil, make([]messages.Operation, messages.MaxTxnOperations+1)...), messages.ErrTooLarge},
+		{txn(make([]messages.Compare, messages.MaxTxnOperations+1)), messages.ErrTooLarge},
+		{txn(nil, messages.PutOperation([]byte("k"), make([]byte, messages.MaxValue)), messages.DeleteOperation([]byte("k"))), messages.ErrTooLarge},
+		{txn([]messages.Compare{{}}), messages.ErrInvalid},
+		{txn([]messages.Compare{messages.ValueIs(nil, messages.Equal, nil)}), messages.ErrInvalid},
+		{txn([]messages.Compare{messages.ValueIs([]byte("k"), 0, nil)}), messages.ErrInvalid},
+		{txn([]messages.Compare{messages.VersionIs([]byte("k"), 5, 1)}), messages.ErrInvalid},
+		{txn([]messages.Compare{messages.VersionIs(long, messages.Equal, 1)}), messages.ErrTooLarge},
+		{txn([]messages.Compare{messages.RangeUnchanged(long, nil, 0, 1)}), nil},
+		{txn([]messages.Compare{messages.RangeUnchanged(append(long, 'x'), nil, 0, 1)}), messages.ErrTooLarge},
+		{txn([]messages.Compare{messages.RangeUnchanged(nil, append(long, 'x'), 0, 1)}), messages.ErrTooLarge},
+		{txn([]messages.Compare{messages.RangeUnchanged([]byte("b"), []byte("a"), 0, 1)}), messages.ErrInvalid},
+		{txn([]messages.Compare{messages.RangeUnchanged(nil, nil, messages.MaxTxnRange, 1)}), nil},
+		{txn([]messages.Compare{messages.RangeUnchanged(nil, nil, messages.MaxTxnRange, 1), messages.RangeUnchanged(nil, nil, 1, 1)}), messages.ErrTooLarge},
+		{txn([]messages.Compare{messages.RangeUnchanged(nil, nil, 1<<64-1, 1), messages.RangeUnchanged(nil, nil, 1, 1)}), messages.ErrTooLarge},
+		{txn([]messages.Compare{{Target: messages.CompareVersion, Relation: messages.Equal, Key: []byte("k"), Count: 1}}), messages.ErrInvalid},
+		{txn([]messages.Compare{{Target: messages.CompareVersion, Relation: messages.Equal, Key: []byte("k"), Value: []byte("v")}}), messages.ErrInvalid},
+		{txn([]messages.Compare{{Target: messages.CompareRange, Relation: messages.Equal}}), messages.ErrInvalid},
 	} {
 		if err := c.op.Validate(); !errors.Is(err, c.want) {
 			t.Errorf("%v: %v, want %v", c.op.Kind, err, c.want)
@@ -136,8 +175,17 @@ func TestOperationLimits(t *testing.T) {
 	}
 }
 
+// A transaction in a transaction is not even decoded, or 32 MiB of them would be
+// deeper than a stack.
+func TestNestedTransaction(t *testing.T) {
+	if _, err := messages.DecodeOperation([]byte("\x07\x00\x01\x04\x07\x00\x00\x00\x00")); !errors.Is(err, messages.ErrMalformed) {
+		t.Error(err)
+	}
+}
+
 func FuzzDecodeOperation(f *testing.F) {
-	for _, b := range []string{"", "\x01\x01kvalue", "\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "\x03\x01k\x02", "\x04\x01n\x01p\x03a.bX", "\x7f"} {
+	for _, b := range []string{"", "\x01\x01kvalue", "\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "\x03\x01k\x02", "\x04\x01n\x01p\x03a.bX", "\x7f", strings.Repeat("\x07\x00\x01\x04", 50), "\x07\xff\x7f", "\x07\x01\x03\x00\x00\x01\x01z\x81\x00\x01\x00\x00",
+		"\x07\x02\x01\x03\x01k\x00\x03\x00\x01a\x01\x01b\x03\x05\x01\x04\x01\x01kv\x01\x02\x06k"} {
 		f.Add([]byte(b))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

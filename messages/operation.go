@@ -16,6 +16,8 @@ const (
 	OpCompareAndSwap OperationKind = 3
 	OpCreateIndex    OperationKind = 4
 	OpDropIndex      OperationKind = 5
+	OpGet            OperationKind = 6
+	OpTxn            OperationKind = 7
 )
 
 // String returns the kind's name.
@@ -31,6 +33,10 @@ func (k OperationKind) String() string {
 		return "create-index"
 	case OpDropIndex:
 		return "drop-index"
+	case OpGet:
+		return "get"
+	case OpTxn:
+		return "transaction"
 	}
 	return fmt.Sprintf("operation(%d)", uint8(k))
 }
@@ -49,7 +55,7 @@ const (
 // carried out when the entry is applied.
 type Operation struct {
 	Kind OperationKind
-	// Key is what is written; any bytes, 1 to MaxKey of them.
+	// Key is what is written, or read by OpGet; any bytes, 1 to MaxKey of them.
 	Key []byte
 	// Value is the new value (OpPut, OpCompareAndSwap), at most MaxValue
 	// bytes. An empty value is a value, not an absence.
@@ -59,6 +65,8 @@ type Operation struct {
 	Expect []byte
 	// Index is the definition of OpCreateIndex; OpDropIndex uses its Name.
 	Index IndexDefinition
+	// Txn is the transaction of OpTxn.
+	Txn *Transaction
 }
 
 // IndexDefinition describes a secondary index over values that are JSON
@@ -109,8 +117,15 @@ type Result struct {
 	// Swapped: OpCompareAndSwap found what it expected and wrote.
 	Swapped bool
 	// Version is the revision that the operation has brought about, which is
-	// that of the pair it wrote. Zero if it changed nothing.
+	// that of the pair it wrote. Zero if it changed nothing. Of OpGet it is the
+	// version of the pair.
 	Version uint64
+	// Value is what OpGet has read; nil if the key does not exist.
+	Value []byte
+	// Succeeded: the conditions of OpTxn held, and Results are those of Then;
+	// otherwise those of Else.
+	Succeeded bool
+	Results   []Result
 	// Err says why the operation changed nothing: ErrNotJSON, ErrTooLarge,
 	// ErrInvalid, ErrMalformed (the entry's Data is not an operation),
 	// ErrConflict (the index exists with another definition), ErrNotFound (no
@@ -123,7 +138,9 @@ type Result struct {
 // ErrTooLarge.
 func (o Operation) Validate() error {
 	switch o.Kind {
-	case OpPut, OpDelete, OpCompareAndSwap:
+	case OpTxn:
+		return o.Txn.Validate()
+	case OpPut, OpDelete, OpCompareAndSwap, OpGet:
 		switch {
 		case len(o.Key) == 0:
 			return fmt.Errorf("%v: empty key: %w", o.Kind, ErrInvalid)
@@ -156,7 +173,7 @@ func (o Operation) Validate() error {
 
 // Bytes is the size of the operation's payload.
 func (o Operation) Bytes() int {
-	return len(o.Key) + len(o.Value) + len(o.Expect) + len(o.Index.Name) + len(o.Index.Prefix) + len(o.Index.Path)
+	return len(o.Key) + len(o.Value) + len(o.Expect) + len(o.Index.Name) + len(o.Index.Prefix) + len(o.Index.Path) + o.Txn.Bytes()
 }
 
 // Encoding of an operation, version 1. Integers are unsigned varints; "bytes"
@@ -167,6 +184,14 @@ func (o Operation) Bytes() int {
 //	compare-and-swap  0x03 key:bytes expect:(0x00 | 0x01 bytes) value:rest
 //	create-index      0x04 name:bytes prefix:bytes path:bytes
 //	drop-index        0x05 name:rest
+//	get               0x06 key:rest
+//	transaction       0x07 n n×condition n n×operation:bytes n n×operation:bytes
+//
+// The operations of a transaction are those of Then and of Else; its conditions:
+//
+//	value             0x01 relation key:bytes value:bytes
+//	version           0x02 relation key:bytes version
+//	range             0x03 0x00 from:bytes to:(0x00 | 0x01 bytes) count revision
 //
 // A first byte above 0x7f is reserved for later versions. There is no checksum:
 // the log's record has one.
@@ -178,7 +203,7 @@ func (o Operation) Encode(dst []byte) []byte {
 	case OpPut:
 		dst = appendBytes(dst, o.Key)
 		dst = append(dst, o.Value...)
-	case OpDelete:
+	case OpDelete, OpGet:
 		dst = append(dst, o.Key...)
 	case OpCompareAndSwap:
 		dst = appendBytes(dst, o.Key)
@@ -195,6 +220,8 @@ func (o Operation) Encode(dst []byte) []byte {
 		dst = appendBytes(dst, []byte(o.Index.Path))
 	case OpDropIndex:
 		dst = append(dst, o.Index.Name...)
+	case OpTxn:
+		dst = o.Txn.encode(dst)
 	}
 	return dst
 }
@@ -211,7 +238,7 @@ func DecodeOperation(data []byte) (Operation, error) {
 	case OpPut:
 		o.Key = d.bytes()
 		o.Value = d.rest
-	case OpDelete:
+	case OpDelete, OpGet:
 		o.Key = d.rest
 	case OpCompareAndSwap:
 		o.Key = d.bytes()
@@ -228,6 +255,11 @@ func DecodeOperation(data []byte) (Operation, error) {
 		}
 	case OpDropIndex:
 		o.Index.Name = string(d.rest)
+	case OpTxn:
+		var err error
+		if o.Txn, err = d.transaction(); err != nil {
+			return Operation{}, err
+		}
 	default:
 		return Operation{}, fmt.Errorf("operation: unknown kind %#x: %w", data[0], ErrMalformed)
 	}

@@ -141,6 +141,13 @@ func (c CompareAndSwap) Bytes() int           { return len(c.Key) + len(c.Expect
 func (r ComparedAndSwapped) ReplyTag() uint64 { return r.Tag }
 func (r ComparedAndSwapped) Failure() error   { return r.Err }
 
+func (c Txn) RequestTag() uint64         { return c.Tag }
+func (c Txn) WithTag(tag uint64) Command { c.Tag = tag; return c }
+func (c Txn) Refuse(err error) Reply     { return TxnDone{Tag: c.Tag, Group: c.Group, Err: err} }
+func (c Txn) Bytes() int                 { return c.Transaction.Bytes() }
+func (r TxnDone) ReplyTag() uint64       { return r.Tag }
+func (r TxnDone) Failure() error         { return r.Err }
+
 func (c Scan) RequestTag() uint64         { return c.Tag }
 func (c Scan) WithTag(tag uint64) Command { c.Tag = tag; return c }
 func (c Scan) Refuse(err error) Reply     { return Scanned{Tag: c.Tag, Group: c.Group, Err: err} }
