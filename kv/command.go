@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// The commands of DATA, byte for byte as buntdb writes them.
+// The commands of DATA, byte for byte as buntdb reads them.
 const (
 	setHead = "*3\r\n$3\r\nset\r\n$"
 	delHead = "*2\r\n$3\r\ndel\r\n$"
@@ -26,6 +26,14 @@ func appendSet(dst []byte, key, value string) []byte {
 	dst = strconv.AppendInt(dst, int64(len(value)), 10)
 	dst = append(dst, newline...)
 	dst = append(dst, value...)
+	return append(dst, newline...)
+}
+
+func appendDel(dst []byte, key string) []byte {
+	dst = append(dst, delHead...)
+	dst = strconv.AppendInt(dst, int64(len(key)), 10)
+	dst = append(dst, newline...)
+	dst = append(dst, key...)
 	return append(dst, newline...)
 }
 

@@ -2,11 +2,10 @@ package kv
 
 import (
 	"fmt"
-	"hash/crc32"
-	"math"
+	"maps"
+	"slices"
 
 	"github.com/ballast-raft/ballast/messages"
-	"github.com/ballast-raft/ballast/messages/durable"
 	"github.com/tidwall/buntdb"
 )
 
@@ -242,104 +241,84 @@ func (s *DB) group(id uint64) *machine {
 
 // room returns ErrDiskFull if n bytes more would not leave the reserve free.
 func (s *DB) room(n int64) error {
+	_, err := s.spare(n)
+	return err
+}
+
+// spare returns what is free besides n bytes more and the reserve.
+func (s *DB) spare(n int64) (int64, error) {
 	free, err := s.opt.Free(s.dir)
+	if err != nil {
+		return 0, err
+	}
+	if free < n+s.opt.ReserveBytes {
+		return 0, fmt.Errorf("%d bytes are free, a change of %d must leave %d: %w", free, n, s.opt.ReserveBytes, messages.ErrDiskFull)
+	}
+	return free - n - s.opt.ReserveBytes, nil
+}
+
+// commit writes the changes of a batch, and behind them the marker that makes
+// them count, and then changes the tree. If there is no room nothing is done;
+// after any other error the store is poisoned. Readers and views see all of it or
+// nothing.
+func (s *DB) commit(b *batch, index, term uint64) error {
+	gen, g := s.gen, b.group
+	spare, err := s.spare(b.size() + markerBytes)
 	if err != nil {
 		return err
 	}
-	if free < n+s.opt.ReserveBytes {
-		return fmt.Errorf("%d bytes are free, a change of %d must leave %d: %w", free, n, s.opt.ReserveBytes, messages.ErrDiskFull)
+	keys := slices.Sorted(maps.Keys(b.changes))
+	buf := gen.buf[:0]
+	for _, key := range keys {
+		if c := b.changes[key]; c.set {
+			buf = appendSet(buf, key, c.value)
+		} else {
+			buf = appendDel(buf, key)
+		}
 	}
-	return nil
-}
-
-// commit writes the changes of a batch and then the marker that makes them
-// count. If there is no room nothing is done; after any other error the store
-// is poisoned. Readers and views see all of it or nothing.
-func (s *DB) commit(b *batch, index, term uint64) (err error) {
-	gen, g := s.gen, b.group
-	size := b.size()
-	m := marker{
-		sequence: gen.sequence + 1,
-		start:    gen.end,
-		end:      gen.end + size,
-		groups:   []position{{g.id, index, term, b.revision}},
-	}
-	if n := m.sequence - gen.durable.Load(); n <= math.MaxUint16 {
-		m.unsynced = uint16(n)
-	}
-	markerLen := setLen(markerKey, string(m.encode(gen.identity)))
-	if err := s.room(size + markerLen); err != nil {
-		return err
-	}
+	err = gen.write(buf, marker{groups: []position{{g.id, index, term, b.revision}}}, spare)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.unwritable(); err != nil {
-		return err
+		return err // of a Sync meanwhile
 	}
-	defer func() {
-		if p := recover(); p != nil {
-			// buntdb panics, with its lock held, when it cannot take back a
-			// write that has failed in the middle.
-			s.dead = true
-			err = fmt.Errorf("buntdb panicked: %v", p)
-		}
-		if err != nil {
-			err = durable.Wrap(err)
-			s.poison = err
-		}
-	}()
-	if size > 0 {
-		for key, c := range b.changes {
+	if err == nil && len(keys) > 0 {
+		for _, key := range keys {
 			if key[0] == dataSpace {
+				c := b.changes[key]
 				for _, v := range g.views {
 					v.keep(key, c.old, c.existed)
 				}
 			}
 		}
 		g.views = live(g.views)
-		if err := gen.db.Update(b.write); err != nil {
-			return fmt.Errorf("write data: %w", err)
-		}
-		s.groups[g.id] = g
-		g.indexes = b.indexes
-		for key, c := range b.changes {
-			if key[0] == dataSpace {
-				switch {
-				case c.set && !c.existed:
-					g.keys++
-				case !c.set:
-					g.keys--
-				}
+		err = gen.db.Update(func(tx *buntdb.Tx) error { return b.enter(tx, keys) })
+	}
+	if err != nil { // the file and the tree have parted
+		s.poison = err
+		return err
+	}
+	for _, c := range keys {
+		if c[0] == dataSpace {
+			switch c := b.changes[c]; {
+			case c.set && !c.existed:
+				g.keys++
+			case !c.set:
+				g.keys--
 			}
 		}
-		if m.sum, err = gen.sum(m.start, size); err != nil {
-			return fmt.Errorf("read data back: %w", err)
-		}
-	}
-	value := string(m.encode(gen.identity))
-	if err := gen.db.Update(func(tx *buntdb.Tx) error {
-		_, _, err := tx.Set(markerKey, value, nil)
-		return err
-	}); err != nil {
-		return fmt.Errorf("write marker: %w", err)
-	}
-	info, err := gen.file.Stat()
-	if err != nil {
-		return err
-	}
-	if end := m.end + markerLen; info.Size() != end {
-		return fmt.Errorf("the file has %d bytes after a change that should end at %d", info.Size(), end)
 	}
 	s.groups[g.id] = g
-	g.index, g.term, g.revision = index, term, b.revision
-	gen.sequence, gen.end = m.sequence, m.end+markerLen
+	g.indexes, g.index, g.term, g.revision = b.indexes, index, term, b.revision
+	gen.place = gen.next
 	return nil
 }
 
-func (b *batch) write(tx *buntdb.Tx) (err error) {
-	for key, c := range b.changes {
-		if c.set {
+// enter carries the changes out in the tree.
+func (b *batch) enter(tx *buntdb.Tx, keys []string) (err error) {
+	for _, key := range keys {
+		if c := b.changes[key]; c.set {
 			_, _, err = tx.Set(key, c.value, nil)
 		} else {
 			_, err = tx.Delete(key)
@@ -349,22 +328,4 @@ func (b *batch) write(tx *buntdb.Tx) (err error) {
 		}
 	}
 	return nil
-}
-
-// sum is the checksum of what the file holds at start, which buntdb has just
-// written in an order of its own.
-func (g *generation) sum(start, size int64) (sum uint32, err error) {
-	if len(g.buf) == 0 {
-		g.buf = make([]byte, 64<<10)
-	}
-	for size > 0 {
-		b := g.buf[:min(size, int64(len(g.buf)))]
-		if n, err := g.file.ReadAt(b, start); n < len(b) {
-			return 0, err
-		}
-		sum = crc32.Update(sum, castagnoli, b)
-		start += int64(len(b))
-		size -= int64(len(b))
-	}
-	return sum, nil
 }

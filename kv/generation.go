@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
 	"os"
 	"sync/atomic"
@@ -13,46 +14,51 @@ import (
 	"github.com/tidwall/buntdb"
 )
 
-// generation is one data file and what serves it. Its fields are guarded by
-// DB.mu, except buf, which belongs to the writer.
+// generation is one data file and the tree of what is in it. Its fields are
+// guarded by DB.mu, except those of the writer.
 type generation struct {
 	header
 	db *buntdb.DB
-	// file is a descriptor of our own, opened before anything was written, so
-	// that it is told of every error in writing back.
-	file     *os.File
-	mark     *durable.Mark
-	sequence uint64
-	end      int64
-	durable  atomic.Uint64 // sequence up to which the file is known to be on disk
-	buf      []byte
+	// file is opened before anything was written, so that it is told of every
+	// error in writing back.
+	file *os.File
+	mark *durable.Mark
+	place
+	durable atomic.Uint64 // sequence up to which the file is known to be on disk
+	synced  atomic.Int64  // offset up to which it is
+
+	// Of the writer: a change as bytes, where what was written last ends, and how
+	// far there is something in the file, if only zeros.
+	buf    []byte
+	next   place
+	filled int64
 }
 
-// load opens buntdb on a file that has been verified.
-func load(path string, end int64) (*buntdb.DB, error) {
-	db, err := buntdb.Open(path)
+// place is the end of a change: the offset behind its marker, which has the
+// sequence number.
+type place struct {
+	sequence uint64
+	end      int64
+}
+
+// load makes the tree of a file that has been verified. buntdb is an ordered map
+// in memory here: it knows of no file, so nothing that it does by itself, and
+// nothing that it cannot do, matters to what is on disk.
+func load(f *os.File, end int64) (*buntdb.DB, error) {
+	db, err := buntdb.Open(":memory:")
 	if err != nil {
 		return nil, fmt.Errorf("buntdb: %w", err)
 	}
-	// buntdb begins with a sync each second and with Shrink, which would
-	// destroy the markers: turn both off before the first tick of its clock.
-	err = db.SetConfig(buntdb.Config{SyncPolicy: buntdb.Never, AutoShrinkDisabled: true})
-	if err == nil {
-		var info fs.FileInfo
-		if info, err = os.Stat(path); err == nil && info.Size() != end {
-			err = fmt.Errorf("buntdb left %d bytes of %d", info.Size(), end)
-		}
-	}
-	if err != nil {
-		return nil, errors.Join(err, db.Close())
+	if err := db.Load(io.NewSectionReader(f, 0, end)); err != nil {
+		return nil, errors.Join(fmt.Errorf("buntdb: %w", err), db.Close())
 	}
 	return db, nil
 }
 
 // release closes what the generation holds open.
-func (g *generation) release(dead bool) error {
+func (g *generation) release() error {
 	var errs []error
-	if g.db != nil && !dead {
+	if g.db != nil {
 		errs = append(errs, g.db.Close())
 	}
 	if g.mark != nil {
@@ -61,8 +67,7 @@ func (g *generation) release(dead bool) error {
 	return errors.Join(append(errs, g.file.Close())...)
 }
 
-// draft writes a new generation: the same bytes that buntdb would, in the order
-// in which they come.
+// draft writes a new generation, the commands in the order in which they come.
 type draft struct {
 	header
 	disk durable.Disk

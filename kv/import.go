@@ -198,10 +198,11 @@ func (im *importer) Finish() (keys int, err error) {
 		s.mu.Lock()
 		s.poison = err
 		s.mu.Unlock()
-		return 0, fmt.Errorf("kv: finish import: %w", errors.Join(err, next.release(false)))
+		return 0, fmt.Errorf("kv: finish import: %w", errors.Join(err, next.release()))
 	}
 
 	next.durable.Store(next.sequence)
+	next.synced.Store(next.end)
 	old := s.gen
 	g := newGroup(im.pos.group)
 	g.index, g.term, g.revision, g.keys, g.indexes = im.pos.index, im.pos.term, im.pos.revision, im.keys, im.indexes
@@ -216,7 +217,7 @@ func (im *importer) Finish() (keys int, err error) {
 	s.mu.Unlock()
 	// Nobody can see the old file any more: an error in closing it is not one
 	// of this import, and its data does not matter.
-	_ = old.release(false)
+	_ = old.release()
 	return im.keys, nil
 }
 
@@ -254,11 +255,11 @@ func (im *importer) complete() (*generation, error) {
 	if err := w.verify(); err != nil {
 		return nil, err
 	}
-	db, err := load(w.path, w.off)
+	db, err := load(w.f, w.off)
 	if err != nil {
 		return nil, err
 	}
-	return &generation{header: w.header, db: db, file: w.f, sequence: w.sequence, end: w.off}, nil
+	return &generation{header: w.header, db: db, file: w.f, place: place{w.sequence, w.off}, filled: w.off}, nil
 }
 
 // copy writes the stored keys with a prefix into the draft, in short

@@ -71,6 +71,9 @@ const (
 	positionSize  = 32
 	sealFlag      = 1
 
+	// markerBytes is at least what the command of a marker with one group takes.
+	markerBytes = int64(len(markerHead)) + 3 + 2 + markerFixed + positionSize + 4 + 2
+
 	// maxMarkerGroups bounds the groups in one marker. A new generation with
 	// more of them has more markers.
 	maxMarkerGroups = 4096

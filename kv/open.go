@@ -39,7 +39,6 @@ type DB struct {
 	groups    map[uint64]*machine
 	importing *importer
 	poison    error // why nothing can be changed any more
-	dead      bool  // buntdb cannot be read either
 	closing   bool  // Close has begun
 	closed    bool
 }
@@ -66,7 +65,7 @@ func Open(dir string, opt Options) (*DB, error) {
 	if err == nil {
 		if err = s.recover(); err != nil {
 			if s.gen != nil {
-				err = errors.Join(err, s.gen.release(false))
+				err = errors.Join(err, s.gen.release())
 			}
 			err = errors.Join(err, s.lock.Release())
 		}
@@ -83,10 +82,10 @@ func Open(dir string, opt Options) (*DB, error) {
 //     that holds nothing.
 //  2. DATA is read and verified to its end, and judged by MARK. Up to here
 //     nothing has been changed.
-//  3. Unfinished files are removed, a torn write is cut off, and what may not
-//     be on disk is written and synced.
+//  3. Unfinished files are removed, a torn write and the zeros that were ahead of
+//     it are cut off, and what may not be on disk is written and synced.
 //  4. MARK is set, or made anew if a swap was interrupted or it was unreadable.
-//  5. buntdb loads the file.
+//  5. The tree is made.
 func (s *DB) recover() error {
 	path, markPath := filepath.Join(s.dir, dataName), filepath.Join(s.dir, markName)
 	hasData, err := exists(path)
@@ -140,14 +139,15 @@ func (s *DB) recover() error {
 	if err != nil {
 		return err
 	}
-	if sv.end < sv.size && s.opt.OnRepair != nil {
-		s.opt.OnRepair(messages.TailRepaired{Path: path, Offset: sv.end, Bytes: sv.size - sv.end, Reason: sv.why()})
+	if sv.end < sv.tail && s.opt.OnRepair != nil {
+		s.opt.OnRepair(messages.TailRepaired{Path: path, Offset: sv.end, Bytes: sv.tail - sv.end, Reason: sv.why()})
 	}
 
-	g.header, g.sequence, g.end = sv.header, sv.sequence, sv.end
+	g.header, g.place, g.filled = sv.header, place{sv.sequence, sv.end}, sv.end
 	s.synced = sv.sequence
 	g.durable.Store(sv.sequence)
-	if g.db, err = load(path, sv.end); err != nil {
+	g.synced.Store(sv.end)
+	if g.db, err = load(f, sv.end); err != nil {
 		return err
 	}
 	if s.groups, err = readGroups(g.db); err != nil {
@@ -259,6 +259,7 @@ func (s *DB) sync() error {
 	}
 	s.synced = pos.Sequence
 	gen.durable.Store(pos.Sequence)
+	gen.synced.Store(pos.Offset)
 	return nil
 }
 
@@ -294,14 +295,14 @@ func (s *DB) Close() error {
 	if poison == nil {
 		err := s.sync()
 		if err == nil {
-			err = s.gen.mark.Sync()
+			err = errors.Join(s.gen.mark.Sync(), s.gen.cutZeros())
 		}
 		errs = append(errs, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	errs = append(errs, s.gen.release(s.dead), s.lock.Release())
+	errs = append(errs, s.gen.release(), s.lock.Release())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("kv: close: %w", err)
 	}

@@ -18,6 +18,9 @@ import (
 type survey struct {
 	header
 	size int64
+	// tail is where the zeros begin that the file ends with: they were written
+	// ahead of the changes. It is size if there are none.
+	tail int64
 	// end is where the last good marker ends; what follows does not count.
 	end      int64
 	sequence uint64
@@ -45,7 +48,7 @@ type visitor struct {
 // matches ErrIncompatible; damage is in the survey. ends are the offsets at
 // which the sequence number is wanted.
 func examine(r io.ReaderAt, size int64, v visitor, ends ...int64) (survey, error) {
-	sv := survey{size: size, bad: -1, groups: map[uint64]position{}, ends: map[int64]uint64{}}
+	sv := survey{size: size, tail: size, bad: -1, groups: map[uint64]position{}, ends: map[int64]uint64{}}
 	for _, e := range ends {
 		sv.ends[e] = 0
 	}
@@ -56,18 +59,24 @@ func examine(r io.ReaderAt, size int64, v visitor, ends ...int64) (survey, error
 	)
 	for {
 		c, err := w.command(off)
-		if err == io.EOF {
-			if off != sv.end || off == 0 {
-				sv.bad, sv.reason = off, "the last change has no marker"
-			}
-			return sv, nil
-		}
 		if err == nil {
 			err = sv.take(c, off, &sum, v)
 		}
 		var bad badCommand
 		if errors.As(err, &bad) {
-			sv.bad, sv.reason = off, bad.reason
+			if sv.tail, err = trailingZeros(r, sv.end, size); err != nil {
+				return sv, err
+			}
+			if sv.tail > off {
+				sv.bad, sv.reason = off, bad.reason
+				return sv, nil
+			}
+			err = io.EOF
+		}
+		if err == io.EOF {
+			if off != sv.end || off == 0 {
+				sv.bad, sv.reason = off, "the last change has no marker"
+			}
 			return sv, nil
 		}
 		if err != nil {
@@ -220,7 +229,8 @@ type knowledge struct {
 //     written since, so the file ends with the seal.
 //  4. MARK that fails its checksum: nothing is known beyond the seal.
 //  5. What follows the last good marker is a torn write, unless a good marker
-//     comes after it: then something in between has been damaged.
+//     comes after it: then something in between has been damaged. Zeros up to the
+//     end of the file are neither.
 func (sv *survey) judge(r io.ReaderAt, path, markPath string) (k knowledge, err error) {
 	// The offset is the end of what is known to be good.
 	corrupt := func(path string, off int64, reason string) error {
@@ -273,8 +283,8 @@ func (sv *survey) judge(r io.ReaderAt, path, markPath string) (k knowledge, err 
 			return k, corrupt(path, sv.sealed, "MARK belongs to the generation before, but the file goes on after the seal")
 		}
 	}
-	if sv.end < sv.size {
-		at, found, err := findMarker(r, sv.end+1, sv.size, sv.identity, sv.sequence)
+	if sv.end < sv.tail {
+		at, found, err := findMarker(r, sv.end+1, sv.tail, sv.identity, sv.sequence)
 		if err != nil {
 			return k, err
 		}
@@ -319,7 +329,7 @@ func markOffset(path string) []int64 {
 	return []int64{p.Offset}
 }
 
-// repair cuts the file to its last good marker and makes everything up to there
+// repair cuts the file behind its last good marker and makes everything up to there
 // durable. What was found after the durable position may be in the page cache
 // alone, and marked clean by a sync that failed: it is written again.
 func (sv *survey) repair(d durable.Disk, f *os.File, k knowledge) error {

@@ -28,9 +28,6 @@ func (s *DB) view(id uint64, fn func(tx *buntdb.Tx, g *machine) error) error {
 	if s.closed {
 		return messages.ErrStopped
 	}
-	if s.dead {
-		return fmt.Errorf("%w after a failure: %w", messages.ErrUnavailable, s.poison)
-	}
 	return s.gen.db.View(func(tx *buntdb.Tx) error { return fn(tx, s.groups[id]) })
 }
 
