@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/anthdm/hollywood/actor"
@@ -25,6 +26,13 @@ type KVConfig struct {
 	// data is synced in the background. Default 8 MiB. It bounds what has to be
 	// replayed after a crash. It means nothing unless Replicated.
 	SyncEvery int
+	// Sync says when direct writes are made durable. Default: before they are
+	// answered.
+	Sync SyncPolicy
+	// MaxBatchBytes bounds the payload of direct writes that are committed
+	// together, unless a single one is larger. Default 4 MiB. A larger one gives
+	// more throughput, and longer waits to those at its front.
+	MaxBatchBytes int64
 	// Lease is how long a view or an import may be idle before it is given up.
 	// Default 1 minute.
 	Lease time.Duration
@@ -38,9 +46,11 @@ type KVConfig struct {
 // QueryIndex, ReadApplied, ListGroups, OpenView, ExportChunk, CloseView, BeginImport,
 // ImportChunk, FinishImport and AbortImport.
 //
-// Direct writes are committed in groups: those that arrive while a sync is
-// under way share the next one, and a read that would see a write whose sync is
-// under way waits for it, so that nobody sees what a crash could take back.
+// Direct writes are committed in groups, as the log actor's appends are: those that
+// arrive while a sync is under way share the next one, and a read that would see a
+// write whose sync is under way waits for it, so that nobody sees what a crash
+// could take back, unless the SyncPolicy allows that. Other reads that come by Ask
+// do not wait for the actor at all.
 type KV struct {
 	*Host
 	mu      sync.Mutex
@@ -63,6 +73,20 @@ func (k *KV) reach(group, index uint64) {
 
 // SpawnKV starts an application-data actor.
 func SpawnKV(engine *actor.Engine, cfg KVConfig) (*KV, error) {
+	err := cfg.Sync.Validate()
+	if cfg.MaxBatchBytes < 0 {
+		err = errors.Join(err, fmt.Errorf("MaxBatchBytes %d is negative: %w", cfg.MaxBatchBytes, messages.ErrInvalid))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("actors: spawn %s/%s: %w", cfg.Name, cfg.ID, err)
+	}
+	if cfg.Sync.Every == 0 {
+		cfg.Sync.Every = 100 * time.Millisecond
+	}
+	if cfg.MaxBatchBytes == 0 {
+		cfg.MaxBatchBytes = 4 << 20
+	}
+	cfg.Patient = directWrite
 	if cfg.SyncEvery == 0 {
 		cfg.SyncEvery = 8 << 20
 	}
@@ -76,6 +100,7 @@ func SpawnKV(engine *actor.Engine, cfg KVConfig) (*KV, error) {
 	cfg.New = func(h *Host) Behavior {
 		b := &kvBehavior{host: h, cfg: cfg, kv: k}
 		b.leases = newLeases[*access](h, cfg.Lease, cfg.MaxViews, h.Fail)
+		b.front = front{host: h, size: func() (int, bool) { return len(b.writes), b.syncing || b.importing }, leave: b.leave}
 		return b
 	}
 	h, err := Spawn(engine, cfg.Config)
@@ -92,11 +117,18 @@ type kvBehavior struct {
 	cfg   KVConfig
 	store kv.Store
 
-	writes  []*Request // direct writes that wait for the next batch
-	reads   []*Request // reads that wait for the sync under way
-	syncing bool       // a batch of direct writes is not durable yet
-	dirty   int        // bytes applied since the last background sync
-	syncBg  bool       // a background sync is under way
+	writes     []*Request // direct writes that wait for the next batch
+	writeBytes int64      // of them
+	spare      []*Request // for later writes
+	front      front
+	queued     atomic.Uint64 // what was ever in writes; the worker reads it
+	reads      []*Request    // reads that wait for the sync under way
+	syncing    bool          // a batch of direct writes is not durable yet
+	hidden     atomic.Uint64 // odd while that is so
+	dirty      int           // bytes applied since the last background sync
+	syncBg     bool          // a background sync is under way
+	syncAgain  bool          // and has to be followed by another
+	timed      bool          // a timer will have what was written synced
 
 	leases *leases[*access]
 	// importing: a new state is being swapped in, and nothing may change the
@@ -118,12 +150,8 @@ type access struct {
 func isView(a *access) bool   { return a.view != nil }
 func isImport(a *access) bool { return a.imported != nil }
 
-// applying is the Note of an Apply that has been handed to the store, writing
-// that of a direct write.
-type (
-	applying struct{ group, last uint64 }
-	writing  struct{}
-)
+// applying is the Note of an Apply that has been handed to the store.
+type applying struct{ group, last uint64 }
 
 const (
 	kvSyncLane   = 0
@@ -144,8 +172,10 @@ func (b *kvBehavior) Close() error {
 	return errors.Join(err, b.store.Close())
 }
 
-// Drain lets go of what would hold the end up.
-func (b *kvBehavior) Drain() { b.commit() }
+func (b *kvBehavior) Drain() {}
+
+// Settle starts what a burst of commands has asked for.
+func (b *kvBehavior) Settle() { b.commit() }
 
 func (b *kvBehavior) Message(any) {}
 func (b *kvBehavior) Ready()      {}
@@ -165,7 +195,7 @@ func (b *kvBehavior) Handle(r *Request) {
 			b.hold(r) // a recovery begins with it: an import of an earlier coordinator must be over
 			return
 		}
-		b.read(r)
+		r.Reply(b.answer(r.Command))
 	case messages.OpenView:
 		if b.syncing || b.importing {
 			b.hold(r)
@@ -237,82 +267,20 @@ func (b *kvBehavior) failed(r *Request, err error) bool {
 
 func (b *kvBehavior) syncInBackground() {
 	if b.syncBg {
+		b.syncAgain = true
 		return
 	}
-	b.syncBg, b.dirty = true, 0
+	b.syncBg, b.syncAgain, b.dirty = true, false, 0
 	b.host.Run(kvSyncLane, func() func() {
 		err := b.store.Sync()
 		return func() {
 			b.syncBg = false
-			if err != nil {
+			switch {
+			case err != nil:
 				b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err))
+			case b.syncAgain:
+				b.syncInBackground()
 			}
-		}
-	})
-}
-
-// write queues a direct write for the next batch.
-func (b *kvBehavior) write(r *Request) {
-	if b.cfg.Replicated {
-		r.Fail(fmt.Errorf("%s: %T: %w: send ApplyEntry to the supervisor, or propose the operation", b.host.PID().ID, r.Command, messages.ErrReplicated))
-		return
-	}
-	b.writes = append(b.writes, r)
-	b.commit()
-}
-
-// commit writes a batch, each group's operations in one atomic change, and
-// syncs it. Those that arrive meanwhile form the next one.
-func (b *kvBehavior) commit() {
-	if b.syncing || b.importing || len(b.writes) == 0 {
-		return
-	}
-	batch := b.writes
-	b.writes = nil
-	replies := make([]messages.Reply, len(batch))
-	groups := make(map[uint64][]int)
-	for i, r := range batch {
-		g, _ := operation(r.Command)
-		groups[g] = append(groups[g], i)
-	}
-	for _, g := range sortedKeys(groups) {
-		ops := make([]messages.Operation, len(groups[g]))
-		for j, i := range groups[g] {
-			batch[i].Note = writing{}
-			_, ops[j] = operation(batch[i].Command)
-		}
-		results, err := b.store.Write(g, ops)
-		if err != nil && b.store.Poisoned() {
-			b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err))
-			return
-		}
-		for j, i := range groups[g] {
-			if err != nil {
-				replies[i] = batch[i].Command.Refuse(err)
-			} else {
-				replies[i] = outcome(batch[i].Command, results[j])
-			}
-		}
-	}
-	b.syncing = true
-	b.host.Run(kvSyncLane, func() func() {
-		err := b.store.Sync()
-		return func() {
-			b.syncing = false
-			if err != nil {
-				b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err))
-				return
-			}
-			for i, r := range batch {
-				r.Reply(replies[i])
-			}
-			reads := b.reads
-			b.reads = nil
-			for _, r := range reads {
-				b.read(r)
-			}
-			b.release()
-			b.commit()
 		}
 	})
 }
@@ -351,28 +319,30 @@ func outcome(c messages.Command, res messages.Result) messages.Reply {
 	panic(fmt.Sprintf("actors: %T is not a direct write", c))
 }
 
-func (b *kvBehavior) read(r *Request) {
-	switch c := r.Command.(type) {
+// answer carries a read out.
+func (b *kvBehavior) answer(c messages.Command) messages.Reply {
+	switch c := c.(type) {
 	case messages.Get:
 		v, version, err := b.store.Get(c.Group, c.Key)
-		r.Reply(messages.Got{Tag: c.Tag, Group: c.Group, Value: v, Found: version > 0, Version: version, Err: err})
+		return messages.Got{Tag: c.Tag, Group: c.Group, Value: v, Found: version > 0, Version: version, Err: err}
 	case messages.MultiGet:
 		vs, versions, err := b.store.MultiGet(c.Group, c.Keys)
-		r.Reply(messages.MultiGot{Tag: c.Tag, Group: c.Group, Values: vs, Versions: versions, Err: err})
+		return messages.MultiGot{Tag: c.Tag, Group: c.Group, Values: vs, Versions: versions, Err: err}
 	case messages.Scan:
 		pairs, next, err := b.store.Scan(c)
-		r.Reply(messages.Scanned{Tag: c.Tag, Group: c.Group, Pairs: pairs, Next: next, Err: err})
+		return messages.Scanned{Tag: c.Tag, Group: c.Group, Pairs: pairs, Next: next, Err: err}
 	case messages.QueryIndex:
 		pairs, next, err := b.store.Query(c)
-		r.Reply(messages.IndexQueried{Tag: c.Tag, Group: c.Group, Pairs: pairs, Next: next, Err: err})
+		return messages.IndexQueried{Tag: c.Tag, Group: c.Group, Pairs: pairs, Next: next, Err: err}
 	case messages.ListIndexes:
-		r.Reply(messages.IndexesListed{Tag: c.Tag, Group: c.Group, Definitions: b.store.Indexes(c.Group)})
+		return messages.IndexesListed{Tag: c.Tag, Group: c.Group, Definitions: b.store.Indexes(c.Group)}
 	case messages.ListGroups:
-		r.Reply(messages.GroupsListed{Tag: c.Tag, Group: c.Group, Groups: b.store.Groups()})
+		return messages.GroupsListed{Tag: c.Tag, Group: c.Group, Groups: b.store.Groups()}
 	case messages.ReadApplied:
 		index, term := b.store.Applied(c.Group)
-		r.Reply(messages.AppliedRead{Tag: c.Tag, Group: c.Group, Index: index, Term: term, Revision: b.store.Revision(c.Group), Keys: b.store.Keys(c.Group)})
+		return messages.AppliedRead{Tag: c.Tag, Group: c.Group, Index: index, Term: term, Revision: b.store.Revision(c.Group), Keys: b.store.Keys(c.Group)}
 	}
+	panic(fmt.Sprintf("actors: %T is not a read", c))
 }
 
 func (b *kvBehavior) openView(r *Request, c messages.OpenView) {
@@ -511,7 +481,6 @@ func (b *kvBehavior) finishImport(r *Request, c messages.FinishImport) {
 			}
 			r.Reply(reply)
 			b.release()
-			b.commit()
 		}
 	})
 }
@@ -548,7 +517,7 @@ func (b *kvBehavior) Resolve(r *Request, cause error) {
 			}
 		}
 		return
-	case writing:
+	case *written:
 		return // in doubt
 	}
 	switch r.Command.(type) {
