@@ -2,8 +2,8 @@ package kv
 
 import (
 	"fmt"
-	"maps"
 	"slices"
+	"strings"
 
 	"github.com/ballast-raft/ballast/messages"
 	"github.com/tidwall/buntdb"
@@ -44,6 +44,7 @@ type batch struct {
 	group   *machine
 	indexes []index
 	changes map[string]*change
+	slab    []change // allocated ahead
 	// revision is that of the operation that is being carried out.
 	revision uint64
 	bytes    int64 // about what the changes hold
@@ -69,7 +70,17 @@ func (b *batch) set(key, value, prior string, had bool) {
 		c.set, c.value = true, value
 		return
 	}
-	b.changes[key] = &change{set: true, value: value, existed: had, old: prior}
+	b.record(key, change{set: true, value: value, existed: had, old: prior})
+}
+
+func (b *batch) record(key string, c change) {
+	if len(b.slab) == 0 {
+		b.slab = make([]change, min(max(1, len(b.changes)), 64))
+	}
+	p := &b.slab[0]
+	b.slab = b.slab[1:]
+	*p = c
+	b.changes[key] = p
 }
 
 func (b *batch) remove(key, prior string, had bool) {
@@ -77,7 +88,7 @@ func (b *batch) remove(key, prior string, had bool) {
 	c, ok := b.changes[key]
 	switch {
 	case !ok && had:
-		b.changes[key] = &change{existed: true, old: prior}
+		b.record(key, change{existed: true, old: prior})
 	case ok && c.existed:
 		c.set, c.value = false, ""
 	case ok:
@@ -108,7 +119,7 @@ func (b *batch) run(op messages.Operation) messages.Result {
 	case messages.OpDropIndex:
 		return b.dropIndex(op.Index.Name)
 	}
-	stored := b.group.data + string(op.Key)
+	stored, set := joinPair(b.group.data, op.Key, b.revision, op.Value)
 	key := stored[len(b.group.data):]
 	was, found := b.lookup(stored)
 	_, old := valueOf(was)
@@ -132,7 +143,6 @@ func (b *batch) run(op messages.Operation) messages.Result {
 			return res
 		}
 	}
-	set := joinVersion(b.revision, op.Value)
 	_, value := valueOf(set)
 	checked := false
 	for i := range b.indexes {
@@ -165,16 +175,20 @@ func (b *batch) run(op messages.Operation) messages.Result {
 	return res
 }
 
-// size is what the changes take in the file, exactly.
-func (b *batch) size() (n int64) {
+// outcome is a change with its key.
+type outcome struct {
+	key string
+	*change
+}
+
+// sorted lists the changes by their keys.
+func (b *batch) sorted() []outcome {
+	all := make([]outcome, 0, len(b.changes))
 	for key, c := range b.changes {
-		if c.set {
-			n += setLen(key, c.value)
-		} else {
-			n += delLen(key)
-		}
+		all = append(all, outcome{key, c})
 	}
-	return n
+	slices.SortFunc(all, func(a, b outcome) int { return strings.Compare(a.key, b.key) })
+	return all
 }
 
 // Write carries out operations without an index. With a nil error all of them
@@ -263,18 +277,18 @@ func (s *DB) spare(n int64) (int64, error) {
 // nothing.
 func (s *DB) commit(b *batch, index, term uint64) error {
 	gen, g := s.gen, b.group
-	spare, err := s.spare(b.size() + markerBytes)
+	changes := b.sorted()
+	buf := gen.buf[:0]
+	for _, c := range changes {
+		if c.set {
+			buf = appendSet(buf, c.key, c.value)
+		} else {
+			buf = appendDel(buf, c.key)
+		}
+	}
+	spare, err := s.spare(int64(len(buf)) + markerBytes)
 	if err != nil {
 		return err
-	}
-	keys := slices.Sorted(maps.Keys(b.changes))
-	buf := gen.buf[:0]
-	for _, key := range keys {
-		if c := b.changes[key]; c.set {
-			buf = appendSet(buf, key, c.value)
-		} else {
-			buf = appendDel(buf, key)
-		}
 	}
 	err = gen.write(buf, marker{groups: []position{{g.id, index, term, b.revision}}}, spare)
 
@@ -283,25 +297,26 @@ func (s *DB) commit(b *batch, index, term uint64) error {
 	if err := s.unwritable(); err != nil {
 		return err // of a Sync meanwhile
 	}
-	if err == nil && len(keys) > 0 {
-		for _, key := range keys {
-			if key[0] == dataSpace {
-				c := b.changes[key]
-				for _, v := range g.views {
-					v.keep(key, c.old, c.existed)
+	if err == nil && len(changes) > 0 {
+		if len(g.views) > 0 {
+			for _, c := range changes {
+				if c.key[0] == dataSpace {
+					for _, v := range g.views {
+						v.keep(c.key, c.old, c.existed)
+					}
 				}
 			}
+			g.views = live(g.views)
 		}
-		g.views = live(g.views)
-		err = gen.db.Update(func(tx *buntdb.Tx) error { return b.enter(tx, keys) })
+		err = gen.db.Update(func(tx *buntdb.Tx) error { return enter(tx, changes) })
 	}
 	if err != nil { // the file and the tree have parted
 		s.poison = err
 		return err
 	}
-	for _, c := range keys {
-		if c[0] == dataSpace {
-			switch c := b.changes[c]; {
+	for _, c := range changes {
+		if c.key[0] == dataSpace {
+			switch {
 			case c.set && !c.existed:
 				g.keys++
 			case !c.set:
@@ -316,12 +331,12 @@ func (s *DB) commit(b *batch, index, term uint64) error {
 }
 
 // enter carries the changes out in the tree.
-func (b *batch) enter(tx *buntdb.Tx, keys []string) (err error) {
-	for _, key := range keys {
-		if c := b.changes[key]; c.set {
-			_, _, err = tx.Set(key, c.value, nil)
+func enter(tx *buntdb.Tx, changes []outcome) (err error) {
+	for _, c := range changes {
+		if c.set {
+			_, _, err = tx.Set(c.key, c.value, nil)
 		} else {
-			_, err = tx.Delete(key)
+			_, err = tx.Delete(c.key)
 		}
 		if err != nil {
 			return err
