@@ -130,16 +130,35 @@ func (a *Asker) forget(tag uint64) *call {
 // the command may be carried out all the same then. A pid that does not exist
 // is ErrUnavailable at once.
 //
+// A read of application data may be answered at once, ahead of commands that were
+// sent and have not been answered yet.
+//
 // The reply type is named at the call:
 //
 //	got, err := actors.Ask[messages.Got](ctx, asker, pid, messages.Get{Key: key})
 func Ask[R messages.Reply](ctx context.Context, a *Asker, pid *actor.PID, c messages.Command) (R, error) {
+	if !a.closed.Load() {
+		if m := a.mailbox(pid); m != nil {
+			if r := m.read(c); r != nil {
+				return typed[R](pid, c, r)
+			}
+		}
+	}
 	p, err := a.post(pid, c)
 	if err != nil {
 		var none R
 		return none, err
 	}
 	return await[R](ctx, p)
+}
+
+// typed is the reply as the type that the caller has named.
+func typed[R messages.Reply](pid *actor.PID, c messages.Command, r messages.Reply) (R, error) {
+	reply, ok := r.(R)
+	if !ok {
+		return reply, fmt.Errorf("ask %v: %T is answered by %T, not %T: %w", pid, c, r, reply, messages.ErrInvalid)
+	}
+	return reply, reply.Failure()
 }
 
 // posted is a command that was sent and whose reply was not taken yet.
@@ -187,11 +206,7 @@ func await[R messages.Reply](ctx context.Context, p posted) (R, error) {
 		return none, fmt.Errorf("ask %v: %T: the asker was closed: %w", p.pid, p.what, messages.ErrInDoubt)
 	}
 	p.asker.calls.Put(p.call)
-	reply, ok := r.(R)
-	if !ok {
-		return none, fmt.Errorf("ask %v: %T is answered by %T, not %T: %w", p.pid, p.what, r, none, messages.ErrInvalid)
-	}
-	return reply, reply.Failure()
+	return typed[R](p.pid, p.what, r)
 }
 
 // wait reports false if the context ends first.

@@ -189,6 +189,11 @@ func (h *Host) unavailable() error {
 func (h *Host) enter(s messages.ActorState, err error) {
 	h.state = s
 	h.box.state.Store(s)
+	if r, ok := h.behavior.(Reader); ok && s == messages.StateServing {
+		h.box.reader.Store(&r)
+	} else {
+		h.box.reader.Store(nil)
+	}
 	h.notify(err)
 }
 

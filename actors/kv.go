@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/anthdm/hollywood/actor"
@@ -25,6 +26,13 @@ type KVConfig struct {
 	// data is synced in the background. Default 8 MiB. It bounds what has to be
 	// replayed after a crash. It means nothing unless Replicated.
 	SyncEvery int
+	// Sync says when direct writes are made durable. Default: before they are
+	// answered.
+	Sync SyncPolicy
+	// MaxBatchBytes bounds the payload of direct writes that are committed
+	// together, unless a single one is larger. Default 4 MiB. A larger one gives
+	// more throughput, and longer waits to those at its front.
+	MaxBatchBytes int64
 	// Lease is how long a view or an import may be idle before it is given up.
 	// Default 1 minute.
 	Lease time.Duration
@@ -40,9 +48,11 @@ type KVConfig struct {
 // QueryIndex, ReadApplied, ListGroups, OpenView, ExportChunk, CloseView, BeginImport,
 // ImportChunk, FinishImport, AbortImport and CompactData.
 //
-// Direct writes are committed in groups: those that arrive while a sync is
-// under way share the next one, and a read that would see a write whose sync is
-// under way waits for it, so that nobody sees what a crash could take back.
+// Direct writes are committed in groups, as the log actor's appends are: those that
+// arrive while a sync is under way share the next one, and a read that would see a
+// write whose sync is under way waits for it, so that nobody sees what a crash
+// could take back, unless the SyncPolicy allows that. Other reads that come by Ask
+// do not wait for the actor at all.
 type KV struct {
 	*Host
 	mu      sync.Mutex
@@ -65,6 +75,20 @@ func (k *KV) reach(group, index uint64) {
 
 // SpawnKV starts an application-data actor.
 func SpawnKV(engine *actor.Engine, cfg KVConfig) (*KV, error) {
+	err := cfg.Sync.Validate()
+	if cfg.MaxBatchBytes < 0 {
+		err = errors.Join(err, fmt.Errorf("MaxBatchBytes %d is negative: %w", cfg.MaxBatchBytes, messages.ErrInvalid))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("actors: spawn %s/%s: %w", cfg.Name, cfg.ID, err)
+	}
+	if cfg.Sync.Every == 0 {
+		cfg.Sync.Every = 100 * time.Millisecond
+	}
+	if cfg.MaxBatchBytes == 0 {
+		cfg.MaxBatchBytes = 4 << 20
+	}
+	cfg.Patient = directWrite
 	if cfg.SyncEvery == 0 {
 		cfg.SyncEvery = 8 << 20
 	}
@@ -82,6 +106,7 @@ func SpawnKV(engine *actor.Engine, cfg KVConfig) (*KV, error) {
 	cfg.New = func(h *Host) Behavior {
 		b := &kvBehavior{host: h, cfg: cfg, kv: k}
 		b.leases = newLeases[*access](h, cfg.Lease, cfg.MaxViews, h.Fail)
+		b.front = front{host: h, size: func() (int, bool) { return len(b.writes), b.syncing || b.importing }, leave: b.leave}
 		return b
 	}
 	h, err := Spawn(engine, cfg.Config)
@@ -98,11 +123,18 @@ type kvBehavior struct {
 	cfg   KVConfig
 	store kv.Store
 
-	writes  []*Request // direct writes that wait for the next batch
-	reads   []*Request // reads that wait for the sync under way
-	syncing bool       // a batch of direct writes is not durable yet
-	dirty   int        // bytes applied since the last background sync
-	syncBg  bool       // a background sync is under way
+	writes     []*Request // direct writes that wait for the next batch
+	writeBytes int64      // of them
+	spare      []*Request // for later writes
+	front      front
+	queued     atomic.Uint64 // what was ever in writes; the worker reads it
+	reads      []*Request    // reads that wait for the sync under way
+	syncing    bool          // a batch of direct writes is not durable yet
+	hidden     atomic.Uint64 // odd while that is so
+	dirty      int           // bytes applied since the last background sync
+	syncBg     bool          // a background sync is under way
+	syncAgain  bool          // and has to be followed by another
+	timed      bool          // a timer will have what was written synced
 	// maintaining: the store's Maintain is under way; resting: it is not to be
 	// called yet; delayed: it has failed the last time.
 	maintaining, resting, delayed bool
@@ -130,12 +162,8 @@ func isExport(a *access) bool { return a.export != nil }
 func isRead(a *access) bool   { return isView(a) || isExport(a) }
 func isImport(a *access) bool { return a.imported != nil }
 
-// applying is the Note of an Apply that has been handed to the store, writing
-// that of a direct write.
-type (
-	applying struct{ group, last uint64 }
-	writing  struct{}
-)
+// applying is the Note of an Apply that has been handed to the store.
+type applying struct{ group, last uint64 }
 
 const (
 	kvSyncLane   = 0
@@ -157,8 +185,10 @@ func (b *kvBehavior) Close() error {
 	return errors.Join(err, b.store.Close())
 }
 
-// Drain lets go of what would hold the end up.
-func (b *kvBehavior) Drain() { b.commit() }
+func (b *kvBehavior) Drain() {}
+
+// Settle starts what a burst of commands has asked for.
+func (b *kvBehavior) Settle() { b.commit() }
 
 func (b *kvBehavior) Message(any) {}
 func (b *kvBehavior) Ready()      { b.maintain() }
@@ -257,83 +287,20 @@ func (b *kvBehavior) failed(r *Request, err error) bool {
 
 func (b *kvBehavior) syncInBackground() {
 	if b.syncBg {
+		b.syncAgain = true
 		return
 	}
-	b.syncBg, b.dirty = true, 0
+	b.syncBg, b.syncAgain, b.dirty = true, false, 0
 	b.host.Run(kvSyncLane, func() func() {
 		err := b.store.Sync()
 		return func() {
 			b.syncBg = false
-			if err != nil {
+			switch {
+			case err != nil:
 				b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err))
+			case b.syncAgain:
+				b.syncInBackground()
 			}
-		}
-	})
-}
-
-// write queues a direct write for the next batch.
-func (b *kvBehavior) write(r *Request) {
-	if b.cfg.Replicated {
-		r.Fail(fmt.Errorf("%s: %T: %w: send ApplyEntry to the supervisor, or propose the operation", b.host.PID().ID, r.Command, messages.ErrReplicated))
-		return
-	}
-	b.writes = append(b.writes, r)
-	b.commit()
-}
-
-// commit writes a batch, each group's operations in one atomic change, and
-// syncs it. Those that arrive meanwhile form the next one.
-func (b *kvBehavior) commit() {
-	if b.syncing || b.importing || len(b.writes) == 0 {
-		return
-	}
-	batch := b.writes
-	b.writes = nil
-	replies := make([]messages.Reply, len(batch))
-	groups := make(map[uint64][]int)
-	for i, r := range batch {
-		g, _ := operation(r.Command)
-		groups[g] = append(groups[g], i)
-	}
-	for _, g := range sortedKeys(groups) {
-		ops := make([]messages.Operation, len(groups[g]))
-		for j, i := range groups[g] {
-			batch[i].Note = writing{}
-			_, ops[j] = operation(batch[i].Command)
-		}
-		results, err := b.store.Write(g, ops)
-		if err != nil && b.store.Poisoned() {
-			b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err))
-			return
-		}
-		for j, i := range groups[g] {
-			if err != nil {
-				replies[i] = batch[i].Command.Refuse(err)
-			} else {
-				replies[i] = outcome(batch[i].Command, results[j])
-			}
-		}
-	}
-	b.syncing = true
-	b.host.Run(kvSyncLane, func() func() {
-		err := b.store.Sync()
-		return func() {
-			b.syncing = false
-			if err != nil {
-				b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err))
-				return
-			}
-			for i, r := range batch {
-				r.Reply(replies[i])
-			}
-			reads := b.reads
-			b.reads = nil
-			for _, r := range reads {
-				b.read(r)
-			}
-			b.release()
-			b.commit()
-			b.maintain()
 		}
 	})
 }
@@ -500,7 +467,6 @@ func (b *kvBehavior) finishImport(r *Request, c messages.FinishImport) {
 			}
 			r.Reply(reply)
 			b.release()
-			b.commit()
 			b.maintain()
 		}
 	})
@@ -538,7 +504,7 @@ func (b *kvBehavior) Resolve(r *Request, cause error) {
 			}
 		}
 		return
-	case writing:
+	case *written:
 		return // in doubt
 	}
 	if view, _ := viewOf(r.Command); view != 0 {

@@ -64,13 +64,9 @@ func (p ScrubPolicy) withDefaults() ScrubPolicy {
 // ResetLog, SetStable, GetStable, ReadEntry, ReadRange, ReadBounds and
 // ListGroups.
 //
-// It commits in groups without a timer. While one batch is being synced and
-// answered by a worker the next one grows; changes are checked and encoded
-// meanwhile, in lots of 64 or 16 KiB. When nothing is being synced, the batch
-// leaves as soon as it has grown to what was under way when the last one was
-// answered, or has stopped growing: measured, a front that takes just what is
-// queued settles at half a batch for N waiting clients, one that waits for the
-// queue to stop growing gets nearly N.
+// It commits in groups without a timer: see front. While one batch is being
+// synced and answered by a worker, the changes of the next one are checked and
+// encoded, in lots of 64 or 16 KiB.
 //
 // What the store has to do besides, it does on a lane of its own.
 type Log struct {
@@ -97,7 +93,11 @@ func SpawnLog(engine *actor.Engine, cfg LogConfig) (*Log, error) {
 	cfg.Scrub = cfg.Scrub.withDefaults()
 	l := &Log{}
 	cfg.Patient = changes
-	cfg.New = func(h *Host) Behavior { return &logBehavior{host: h, cfg: cfg, log: l} }
+	cfg.New = func(h *Host) Behavior {
+		b := &logBehavior{host: h, cfg: cfg, log: l}
+		b.front = front{host: h, size: func() (int, bool) { return len(b.pending), b.syncing }, leave: b.leave}
+		return b
+	}
 	if l.Host, err = Spawn(engine, cfg.Config); err != nil {
 		return nil, err
 	}
@@ -140,10 +140,7 @@ type logBehavior struct {
 	reads   []*Request // for the next job of the lane for reads
 	// staged counts what was ever in pending; the worker reads it.
 	staged atomic.Uint64
-	// expected is how many changes were under way when the last batch was
-	// answered: clients that wait for one answer before they send the next
-	// command will make the next batch as long.
-	expected int
+	front  front
 	// full: the last sync that would have made the log grow was refused for
 	// lack of space. Changes that give space back then travel alone, because
 	// they may use the reserve; they wait in shrinking while a sync is under
@@ -151,7 +148,6 @@ type logBehavior struct {
 	full      bool
 	shrinking []*Request
 	syncing   bool
-	looking   bool // a look at what is coming is under way
 	// maintaining: the store's Maintain is under way; wanted: it has asked for a
 	// sync.
 	maintaining, wanted bool
@@ -164,7 +160,6 @@ type logBehavior struct {
 	stalled  bool
 	// failed: the host has been told, and this behavior is no longer its own.
 	failed bool
-	seen   int // len(pending) at the last look
 }
 
 // staged is the Note of a request whose change has a position.
@@ -362,51 +357,15 @@ func (b *logBehavior) commit() {
 	if b.syncing || len(b.pending) == 0 && !b.wanted {
 		return
 	}
-	if len(b.pending) >= b.expected || len(b.pending) == 0 {
-		b.sync()
-		return
-	}
-	if _, bytes := b.store.Staged(); bytes >= b.cfg.MaxBatchBytes {
-		b.sync()
-		return
-	}
-	if !b.looking {
-		b.looking, b.seen = true, len(b.pending)
-		b.look()
-	}
+	_, bytes := b.store.Staged()
+	b.front.gather(len(b.pending) == 0 || bytes >= b.cfg.MaxBatchBytes)
 }
 
-// look goes once around the inbox, after it has let the senders run that have
-// just been answered: whatever they sent is staged when it comes back. If that
-// made the batch grow, more may be on its way.
-func (b *logBehavior) look() {
-	b.host.Await(max(1, min(b.expected-len(b.pending), logStep)), logPatience)
-	b.host.Yield(func() {
-		if b.syncing { // commit has found that it is time
-			b.looking = false
-			return
-		}
-		if len(b.pending) > b.seen {
-			b.seen = len(b.pending)
-			b.look()
-			return
-		}
-		b.looking = false
-		if len(b.pending) > 0 || b.wanted {
-			b.sync()
-		}
-	})
+func (b *logBehavior) leave() {
+	if len(b.pending) > 0 || b.wanted {
+		b.sync()
+	}
 }
-
-const (
-	// logStep is how many commands are worth a look. A larger one leaves the
-	// processor to the clients for longer, a smaller one stages earlier.
-	logStep = 32
-	// logPatience is how often the actor yields in vain before it takes it that
-	// no more is coming: 13 us where nobody else runs, against the 250 us of a
-	// sync that the stragglers would otherwise wait for.
-	logPatience = 32
-)
 
 // maxSpare is how long a batch's slice may be to be used again, so that one
 // large batch does not pin 8 bytes for each of its commands for ever.
@@ -435,7 +394,7 @@ func (b *logBehavior) sync() {
 			replyAll(batch, func(r *Request) messages.Reply { return b.bounded(r.Note.(*staged).reply) })
 			return func() {
 				if n > 0 {
-					b.expected = n + later
+					b.front.answered(n, later)
 				}
 				b.full = b.full && !grows
 				clear(batch)

@@ -41,8 +41,6 @@ func setLen(key, value string) int64 {
 	return int64(len(setHead) + digits(len(key)) + 2 + len(key) + 2 + 1 + digits(len(value)) + 2 + len(value) + 2)
 }
 
-func delLen(key string) int64 { return int64(len(delHead) + digits(len(key)) + 2 + len(key) + 2) }
-
 func digits(n int) int {
 	d := 1
 	for ; n >= 10; n /= 10 {

@@ -2,8 +2,8 @@ package kv
 
 import (
 	"fmt"
-	"maps"
 	"slices"
+	"strings"
 
 	"github.com/ballast-raft/ballast/messages"
 	"github.com/tidwall/buntdb"
@@ -49,6 +49,7 @@ type batch struct {
 	group   *machine
 	indexes []index
 	changes map[string]*change
+	slab    []change // allocated ahead
 	// revision is that of the operation that is being carried out.
 	revision uint64
 	bytes    int64    // about what the changes hold
@@ -81,7 +82,17 @@ func (b *batch) set(key, value, prior string, had bool) {
 		return
 	}
 	b.sorted = nil
-	b.changes[key] = &change{set: true, value: value, existed: had, old: prior}
+	b.record(key, change{set: true, value: value, existed: had, old: prior})
+}
+
+func (b *batch) record(key string, c change) {
+	if len(b.slab) == 0 {
+		b.slab = make([]change, min(max(1, len(b.changes)), 64))
+	}
+	p := &b.slab[0]
+	b.slab = b.slab[1:]
+	*p = c
+	b.changes[key] = p
 }
 
 func (b *batch) remove(key, prior string, had bool) {
@@ -91,7 +102,7 @@ func (b *batch) remove(key, prior string, had bool) {
 	c, ok := b.changes[key]
 	switch {
 	case !ok && had:
-		b.changes[key] = &change{existed: true, old: prior}
+		b.record(key, change{existed: true, old: prior})
 	case ok && c.existed:
 		c.set, c.value = false, ""
 	case ok:
@@ -126,7 +137,7 @@ func (b *batch) run(op messages.Operation) messages.Result {
 	case messages.OpTxn:
 		return b.transact(op.Txn)
 	}
-	stored := b.group.data + string(op.Key)
+	stored, set := joinPair(b.group.data, op.Key, b.revision, op.Value)
 	key := stored[len(b.group.data):]
 	was, found := b.lookup(stored)
 	version, old := valueOf(was)
@@ -155,7 +166,6 @@ func (b *batch) run(op messages.Operation) messages.Result {
 			return res
 		}
 	}
-	set := joinVersion(b.revision, op.Value)
 	_, value := valueOf(set)
 	checked := false
 	for i := range b.indexes {
@@ -188,16 +198,20 @@ func (b *batch) run(op messages.Operation) messages.Result {
 	return res
 }
 
-// size is what the changes take in the file, exactly.
-func (b *batch) size() (n int64) {
+// outcome is a change with its key.
+type outcome struct {
+	key string
+	*change
+}
+
+// outcomes lists the changes by their keys.
+func (b *batch) outcomes() []outcome {
+	all := make([]outcome, 0, len(b.changes))
 	for key, c := range b.changes {
-		if c.set {
-			n += setLen(key, c.value)
-		} else {
-			n += delLen(key)
-		}
+		all = append(all, outcome{key, c})
 	}
-	return n
+	slices.SortFunc(all, func(a, b outcome) int { return strings.Compare(a.key, b.key) })
+	return all
 }
 
 // Write carries out operations without an index. With a nil error all of them
@@ -265,14 +279,20 @@ func (s *DB) group(id uint64) *machine {
 
 // room returns ErrDiskFull if n bytes more would not leave the reserve free.
 func (s *DB) room(n int64) error {
+	_, err := s.spare(n)
+	return err
+}
+
+// spare returns what is free besides n bytes more and the reserve.
+func (s *DB) spare(n int64) (int64, error) {
 	free, err := s.opt.Free(s.dir)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if free < n+s.opt.ReserveBytes {
-		return fmt.Errorf("%d bytes are free, a change of %d must leave %d: %w", free, n, s.opt.ReserveBytes, messages.ErrDiskFull)
+		return 0, fmt.Errorf("%d bytes are free, a change of %d must leave %d: %w", free, n, s.opt.ReserveBytes, messages.ErrDiskFull)
 	}
-	return nil
+	return free - n - s.opt.ReserveBytes, nil
 }
 
 // commit writes the changes of a batch, and behind them the marker that makes
@@ -281,56 +301,57 @@ func (s *DB) room(n int64) error {
 // nothing.
 func (s *DB) commit(b *batch, index, term uint64) error {
 	gen, g := s.gen, b.group
-	size := b.size()
-	if err := s.room(size + markerBytes); err != nil {
-		return err
-	}
-	keys := slices.Sorted(maps.Keys(b.changes))
-	buf := slices.Grow(gen.buf[:0], int(size)+markerBytes)
-	for _, key := range keys {
-		if c := b.changes[key]; c.set {
-			buf = appendSet(buf, key, c.value)
+	changes := b.outcomes()
+	buf := gen.buf[:0]
+	for _, c := range changes {
+		if c.set {
+			buf = appendSet(buf, c.key, c.value)
 		} else {
-			buf = appendDel(buf, key)
+			buf = appendDel(buf, c.key)
 		}
 	}
+	spare, err := s.spare(int64(len(buf)) + markerBytes)
+	if err != nil {
+		return err
+	}
+	buf = slices.Grow(buf, int(markerBytes))
 	if gen.buf = buf; cap(buf) > maxKeptBuffer {
 		gen.buf = nil
 	}
-	err := gen.write(buf, marker{groups: []position{{g.id, index, term, b.revision}}})
+	err = gen.write(buf, marker{groups: []position{{g.id, index, term, b.revision}}}, spare)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
 		return s.failed(err)
 	}
-	for _, key := range keys {
-		if key[0] == dataSpace {
-			c := b.changes[key]
-			for _, v := range g.exports {
-				v.keep(key, c.old, c.existed)
+	if len(g.exports) > 0 {
+		for _, c := range changes {
+			if c.key[0] == dataSpace {
+				for _, v := range g.exports {
+					v.keep(c.key, c.old, c.existed)
+				}
 			}
 		}
+		g.exports = live(g.exports)
 	}
-	g.exports = live(g.exports)
-	if len(keys) > 0 {
+	if len(changes) > 0 {
 		g.history.note(b)
 		s.shrink(&g.history)
-		err = g.db.Update(func(tx *buntdb.Tx) error { return b.enter(tx, keys) })
+		err = g.db.Update(func(tx *buntdb.Tx) error { return enter(tx, changes) })
 	}
 	if err != nil {
 		return s.failed(fmt.Errorf("buntdb: %w", err)) // the file and the tree have parted
 	}
 	before := g.live
-	for _, key := range keys {
-		c := b.changes[key]
+	for _, c := range changes {
 		if c.existed {
-			g.live -= setLen(key, c.old)
+			g.live -= setLen(c.key, c.old)
 		}
 		if c.set {
-			g.live += setLen(key, c.value)
+			g.live += setLen(c.key, c.value)
 		}
-		if key[0] == dataSpace {
+		if c.key[0] == dataSpace {
 			switch {
 			case c.set && !c.existed:
 				g.keys++
@@ -347,12 +368,12 @@ func (s *DB) commit(b *batch, index, term uint64) error {
 }
 
 // enter carries the changes out in the tree.
-func (b *batch) enter(tx *buntdb.Tx, keys []string) (err error) {
-	for _, key := range keys {
-		if c := b.changes[key]; c.set {
-			_, _, err = tx.Set(key, c.value, nil)
+func enter(tx *buntdb.Tx, changes []outcome) (err error) {
+	for _, c := range changes {
+		if c.set {
+			_, _, err = tx.Set(c.key, c.value, nil)
 		} else {
-			_, err = tx.Delete(key)
+			_, err = tx.Delete(c.key)
 		}
 		if err != nil {
 			return err

@@ -220,7 +220,7 @@ func (c *compaction) follow(limit int64) (lag int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if sv.bad >= 0 {
+	if sv.bad >= 0 || sv.tail < end { // zeros are what Open takes for the end
 		path := filepath.Join(c.store.dir, dataName)
 		return 0, &messages.CorruptError{Path: path, Offset: sv.end, Index: sv.last.index, Reason: sv.why()}
 	}
@@ -321,6 +321,7 @@ func (c *compaction) swap(sealed place) (*generation, error) {
 	syscall.CloseOnExec(fd)
 	next := &generation{header: c.draft.header, file: os.NewFile(uintptr(fd), path)}
 	next.durable.Store(sealed.sequence)
+	next.synced.Store(sealed.end)
 
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -338,7 +339,7 @@ func (c *compaction) swap(sealed place) (*generation, error) {
 	if err != nil {
 		return nil, errors.Join(err, next.file.Close())
 	}
-	next.place = place{c.draft.sequence, c.draft.off}
+	next.place, next.filled = place{c.draft.sequence, c.draft.off}, c.draft.off
 	s.mu.Lock()
 	s.gen, s.synced = next, sealed.sequence
 	s.mu.Unlock()

@@ -6,16 +6,14 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
-	"math"
 	"os"
 	"sync/atomic"
 
-	"github.com/ballast-raft/ballast/messages"
 	"github.com/ballast-raft/ballast/messages/durable"
 )
 
-// generation is one data file. Its fields are guarded by DB.mu, except buf and
-// next, which belong to the writer.
+// generation is one data file. Its fields are guarded by DB.mu, except those
+// of the writer.
 type generation struct {
 	header
 	// file is opened before anything is written, so that it is told of every
@@ -24,8 +22,13 @@ type generation struct {
 	mark *durable.Mark
 	place
 	durable atomic.Uint64 // sequence up to which the file is known to be on disk
-	buf     []byte
-	next    place // behind what was written last
+	synced  atomic.Int64  // offset up to which it is
+
+	// Of the writer: a change as bytes, where what was written last ends, and how
+	// far there is something in the file, if only zeros.
+	buf    []byte
+	next   place
+	filled int64
 }
 
 // place is the end of a change: the offset behind its marker, whose sequence
@@ -35,27 +38,6 @@ type place struct {
 	end      int64
 }
 
-// write appends a change and its marker, of which it completes what says where
-// it is, in what capacity the change has. The change counts when advance is
-// called. A disk that is full leaves the file as it was.
-func (g *generation) write(change []byte, m marker) error {
-	m.sequence, m.start, m.end = g.sequence+1, g.end, g.end+int64(len(change))
-	m.sum = crc32.Checksum(change, castagnoli)
-	if n := m.sequence - g.durable.Load(); n <= math.MaxUint16 {
-		m.unsynced = uint16(n)
-	}
-	change = appendSet(change, markerKey, string(m.encode(g.identity)))
-	g.next = place{m.sequence, g.end + int64(len(change))}
-	_, err := g.file.WriteAt(change, g.end)
-	if err = durable.Wrap(err); !errors.Is(err, messages.ErrDiskFull) {
-		return err
-	}
-	if err2 := g.file.Truncate(g.end); err2 != nil {
-		return fmt.Errorf("%w; and it cannot be taken back: %w", err, err2)
-	}
-	return noRoom{err}
-}
-
 // noRoom is a write that has failed and was taken back.
 type noRoom struct{ error }
 
@@ -63,10 +45,6 @@ func (e noRoom) Unwrap() error { return e.error }
 
 // advance makes what was written last count.
 func (g *generation) advance() { g.place = g.next }
-
-// maxKeptBuffer bounds the memory for encoding that is kept from one change to
-// the next.
-const maxKeptBuffer = 8 << 20
 
 // release closes what the generation holds open, but not the tree.
 func (g *generation) release() error {

@@ -23,7 +23,7 @@ func TestFormat(t *testing.T) {
 	var out strings.Builder
 	at := int64(0)
 	note := func(what string) {
-		b := fileOf(t, dir, "DATA")
+		b := withoutZeros(fileOf(t, dir, "DATA"))
 		fmt.Fprintf(&out, "%s, offset %d\n%s\n", what, at, hex.Dump(b[at:]))
 		at = int64(len(b))
 	}
@@ -48,7 +48,7 @@ func TestFormat(t *testing.T) {
 	state := export(t, db, 1)
 	fmt.Fprintf(&out, "the state of group 1\n%s\n", hex.Dump(state))
 
-	at = int64(len(fileOf(t, dir, "DATA")))
+	at = int64(len(withoutZeros(fileOf(t, dir, "DATA"))))
 	load(t, db, 1, 5, state)
 	note("group 1: an import, staged and adopted")
 	if _, _, err := db.Compact(); err != nil {

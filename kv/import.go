@@ -146,7 +146,7 @@ func (im *importer) append(m marker) error {
 		return err
 	}
 	size := int64(len(im.buf))
-	err = s.gen.write(im.buf, m)
+	err = s.gen.write(im.buf, m, 0)
 	if im.buf = im.buf[:0]; cap(im.buf) > maxKeptBuffer {
 		im.buf = nil
 	}

@@ -23,8 +23,9 @@ type Report struct {
 	// Generation and Parent are the identities of the data file and of the one
 	// that it replaced, zero if there was none.
 	Generation, Parent [16]byte
-	// Bytes is the length of the data file; Good is the offset up to which it
-	// can be used. What lies between is a torn write, unless Damage is set.
+	// Bytes is the length of the data file, without the zeros ahead of its end;
+	// Good is the offset up to which it can be used. What lies between is a torn
+	// write, unless Damage is set.
 	Bytes, Good int64
 	// Sealed is the offset up to which the file was written in one go.
 	Sealed int64
@@ -111,7 +112,7 @@ func inspect(dir string) (r Report, err error) {
 		r.Damage, err = err, nil
 	}
 	r.Generation, r.Parent = sv.identity, sv.parent
-	r.Bytes, r.Good, r.Sealed = sv.size, sv.end, sv.sealed
+	r.Bytes, r.Good, r.Sealed = sv.tail, sv.end, sv.sealed
 	r.Markers, r.Reason = sv.sequence, sv.why()
 	r.Synced, r.MarkStale = k.durable, k.replace
 	r.Groups = c.groups(sv.groups)

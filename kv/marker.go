@@ -78,8 +78,8 @@ const (
 	stagedFlag = 2
 	adoptFlag  = 4
 
-	// markerBytes is room for the command of a marker with one group.
-	markerBytes = 192
+	// markerBytes is at least what the command of a marker with one group takes.
+	markerBytes = int64(len(markerHead)) + 3 + 2 + markerFixed + positionSize + 4 + 2
 
 	// maxMarkerGroups bounds the groups in one marker. A new generation with
 	// more of them has more markers.

@@ -90,7 +90,8 @@ func Open(dir string, opt Options) (*DB, error) {
 //     that holds nothing.
 //  2. DATA is read and verified to its end, what is good goes into the tree,
 //     and MARK is the judge of the rest. Up to here nothing has been changed.
-//  3. Unfinished files are removed, a torn write is cut off, and what may not
+//  3. Unfinished files are removed, a torn write and the zeros
+//     ahead of it are cut off, and what may not
 //     be on disk is written and synced.
 //  4. MARK is set, or made anew if a swap was interrupted or it was unreadable.
 func (s *DB) recover() error {
@@ -152,13 +153,14 @@ func (s *DB) recover() error {
 	if err != nil {
 		return err
 	}
-	if sv.end < sv.size && s.opt.OnRepair != nil {
-		s.opt.OnRepair(messages.TailRepaired{Path: path, Offset: sv.end, Bytes: sv.size - sv.end, Reason: sv.why()})
+	if sv.end < sv.tail && s.opt.OnRepair != nil {
+		s.opt.OnRepair(messages.TailRepaired{Path: path, Offset: sv.end, Bytes: sv.tail - sv.end, Reason: sv.why()})
 	}
 
-	g.header, g.sequence, g.end = sv.header, sv.sequence, sv.end
+	g.header, g.place, g.filled = sv.header, place{sv.sequence, sv.end}, sv.end
 	s.synced = sv.sequence
 	g.durable.Store(sv.sequence)
+	g.synced.Store(sv.end)
 	for id, p := range sv.groups {
 		g := l.group(id)
 		g.index, g.term, g.revision = p.index, p.term, p.revision
@@ -271,6 +273,7 @@ func (s *DB) sync() error {
 	}
 	s.synced = pos.Sequence
 	gen.durable.Store(pos.Sequence)
+	gen.synced.Store(pos.Offset)
 	return nil
 }
 
@@ -321,7 +324,7 @@ func (s *DB) Close() error {
 	if poison == nil {
 		err := s.sync()
 		if err == nil {
-			err = s.gen.mark.Sync()
+			err = errors.Join(s.gen.mark.Sync(), s.gen.cutZeros())
 		}
 		errs = append(errs, err)
 	}

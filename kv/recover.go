@@ -18,6 +18,9 @@ import (
 type survey struct {
 	header
 	size int64
+	// tail is where the zeros begin that the file ends with: they were written
+	// ahead of the changes. It is size if there are none.
+	tail int64
 	// end is where the last good marker ends; what follows does not count.
 	end      int64
 	sequence uint64
@@ -39,7 +42,7 @@ type survey struct {
 }
 
 func newSurvey(size int64) survey {
-	return survey{size: size, bad: -1, groups: map[uint64]position{}, ends: map[int64]uint64{}}
+	return survey{size: size, tail: size, bad: -1, groups: map[uint64]position{}, ends: map[int64]uint64{}}
 }
 
 // visitor is told of what the file holds; a change counts once marked is called
@@ -66,18 +69,24 @@ func (sv *survey) read(w *window, off, until int64, v visitor) error {
 	sum := uint32(0)
 	for sv.end < until || off != sv.end {
 		c, err := w.command(off)
-		if err == io.EOF {
-			if off != sv.end || off == 0 {
-				sv.bad, sv.reason = off, "the last change has no marker"
-			}
-			return nil
-		}
 		if err == nil {
 			err = sv.take(c, off, &sum, v)
 		}
 		var bad badCommand
 		if errors.As(err, &bad) {
-			sv.bad, sv.reason = off, bad.reason
+			if sv.tail, err = trailingZeros(w.r, sv.end, w.size); err != nil {
+				return err
+			}
+			if sv.tail > off {
+				sv.bad, sv.reason = off, bad.reason
+				return nil
+			}
+			err = io.EOF
+		}
+		if err == io.EOF {
+			if off != sv.end || off == 0 {
+				sv.bad, sv.reason = off, "the last change has no marker"
+			}
 			return nil
 		}
 		if err != nil {
@@ -234,7 +243,8 @@ type knowledge struct {
 //     replaced none: nothing can have been written since the seal.
 //  4. MARK that fails its checksum: nothing is known beyond the seal.
 //  5. What follows the last good marker is a torn write, unless a good marker
-//     comes after it: then something in between has been damaged.
+//     comes after it: then something in between has been damaged. Zeros up to the
+//     end of the file are neither.
 func (sv *survey) judge(r io.ReaderAt, path, markPath string) (k knowledge, err error) {
 	// The offset is the end of what is known to be good.
 	corrupt := func(path string, off int64, reason string) error {
@@ -287,8 +297,8 @@ func (sv *survey) judge(r io.ReaderAt, path, markPath string) (k knowledge, err 
 			return k, corrupt(path, sv.sealed, "MARK belongs to the generation before, but the file has been synced after the seal")
 		}
 	}
-	if sv.end < sv.size {
-		at, found, err := findMarker(r, sv.end+1, sv.size, sv.identity, sv.sequence)
+	if sv.end < sv.tail {
+		at, found, err := findMarker(r, sv.end+1, sv.tail, sv.identity, sv.sequence)
 		if err != nil {
 			return k, err
 		}
@@ -333,7 +343,7 @@ func markOffset(path string) []int64 {
 	return []int64{p.Offset}
 }
 
-// repair cuts the file to its last good marker and makes everything up to there
+// repair cuts the file behind its last good marker and makes everything up to there
 // durable. What was found after the durable position may be in the page cache
 // alone, and marked clean by a sync that failed: it is written again.
 func (sv *survey) repair(d durable.Disk, f *os.File, k knowledge) error {

@@ -24,6 +24,21 @@ func joinVersion[S string | []byte](version uint64, value S) string {
 	return b.String()
 }
 
+// joinPair makes a stored key and a stored value in one allocation: in the tree they
+// live and die together.
+func joinPair(prefix string, key []byte, version uint64, value []byte) (stored, set string) {
+	var head [binary.MaxVarintLen64]byte
+	n := binary.PutUvarint(head[:], version)
+	var b strings.Builder
+	b.Grow(len(prefix) + len(key) + n + len(value))
+	b.WriteString(prefix)
+	b.Write(key)
+	b.Write(head[:n])
+	b.Write(value)
+	all, at := b.String(), len(prefix)+len(key)
+	return all[:at], all[at:]
+}
+
 // splitVersion is the reverse. It reports false for bytes that joinVersion
 // cannot have made: no version, one of zero, one that is not minimal. The value
 // shares memory with stored.

@@ -1,0 +1,233 @@
+package actors
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ballast-raft/ballast/messages"
+)
+
+// SyncPolicy says when direct writes of application data are made durable, and
+// with that what the reply to one promises. The zero value is SyncAlways.
+//
+// A panic or a kill takes nothing away under any of them. With the lazy ones the
+// loss of power may: a suffix of the changes, never a part of one. Apply is not
+// concerned, since the log has the entries.
+type SyncPolicy struct {
+	Mode SyncMode
+	// Every is how long after a write SyncInterval begins to sync it. Default
+	// 100 ms. What is lost with the power is at most what was written in that
+	// time and during the last two syncs. A shorter one loses less and leaves
+	// less of the disk to others.
+	Every time.Duration
+}
+
+// SyncMode is a kind of SyncPolicy.
+type SyncMode uint8
+
+const (
+	// SyncAlways answers a write when it is on disk.
+	SyncAlways SyncMode = iota
+	// SyncInterval answers a write when the kernel has it, and syncs it within
+	// an interval. A sync that fails is told by the event messages.ActorFailed
+	// alone: the writes before it were answered.
+	SyncInterval
+	// SyncNever answers a write when the kernel has it, and leaves the disk to
+	// the kernel, some 30 seconds, until the actor is stopped.
+	SyncNever
+)
+
+// Validate reports every field that makes no sense, as ErrInvalid.
+func (p SyncPolicy) Validate() error {
+	if p.Mode > SyncNever || p.Every < 0 || p.Every > 0 && p.Mode != SyncInterval {
+		return fmt.Errorf("SyncPolicy has mode %d and interval %v: %w", p.Mode, p.Every, messages.ErrInvalid)
+	}
+	return nil
+}
+
+// written is the Note of a direct write that was handed to the store.
+type written struct{ reply messages.Reply }
+
+// directWrite reports whether a command waits for the next sync.
+func directWrite(c messages.Command) bool {
+	switch c.(type) {
+	case messages.Put, messages.Delete, messages.CompareAndSwap, messages.Txn, messages.CreateIndex, messages.DropIndex:
+		return true
+	}
+	return false
+}
+
+// write queues a direct write for the next batch.
+func (b *kvBehavior) write(r *Request) {
+	if b.cfg.Replicated {
+		r.Fail(fmt.Errorf("%s: %T: %w: send ApplyEntry to the supervisor, or propose the operation", b.host.PID().ID, r.Command, messages.ErrReplicated))
+		return
+	}
+	b.writes = append(b.writes, r)
+	b.writeBytes += r.bytes
+	b.queued.Add(1)
+}
+
+// commit sends a batch of direct writes on its way, or looks whether more is
+// coming. Those that arrive while one is on its way form the next one.
+func (b *kvBehavior) commit() {
+	switch {
+	case b.syncing || b.importing || len(b.writes) == 0:
+	case b.cfg.Sync.Mode != SyncAlways:
+		b.leave()
+	default:
+		b.front.gather(b.writeBytes >= b.cfg.MaxBatchBytes)
+	}
+}
+
+// take removes the next batch from what is queued: at least one, and no more
+// than MaxBatchBytes of them.
+func (b *kvBehavior) take() (batch []*Request) {
+	n, bytes := 0, int64(0)
+	for ; n < len(b.writes) && (n == 0 || bytes+b.writes[n].bytes <= b.cfg.MaxBatchBytes); n++ {
+		bytes += b.writes[n].bytes
+	}
+	batch, b.writes = b.writes[:n:n], b.writes[n:]
+	b.writeBytes -= bytes
+	if len(b.writes) == 0 {
+		b.writes, b.spare = b.spare, nil
+	}
+	return batch
+}
+
+// leave writes a batch, the operations of each group in one atomic change, and
+// syncs it, as the policy says.
+func (b *kvBehavior) leave() {
+	if len(b.writes) == 0 {
+		return
+	}
+	batch := b.take()
+	notes := make([]written, len(batch))
+	groups := make(map[uint64][]*Request)
+	for i, r := range batch {
+		r.Note = &notes[i]
+		g, _ := operation(r.Command)
+		groups[g] = append(groups[g], r)
+	}
+	always := b.cfg.Sync.Mode == SyncAlways
+	if always {
+		b.hidden.Add(1)
+	}
+	for _, g := range sortedKeys(groups) {
+		if !b.writeAll(g, groups[g]) {
+			return
+		}
+	}
+	if !always {
+		n := len(batch)
+		replyAll(batch, reply)
+		b.reuse(batch, n)
+		b.syncSoon()
+		return
+	}
+	b.syncing = true
+	b.host.Defer(true)
+	upTo := b.queued.Load()
+	b.host.Run(kvSyncLane, func() func() {
+		err := b.store.Sync()
+		if err != nil {
+			return func() { b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err)) }
+		}
+		n, later := len(batch), int(b.queued.Load()-upTo)
+		b.hidden.Add(1)
+		replyAll(batch, reply)
+		return func() {
+			b.front.answered(n, later)
+			b.reuse(batch, n)
+			b.synced()
+		}
+	})
+}
+
+func reply(r *Request) messages.Reply { return r.Note.(*written).reply }
+
+// reuse keeps the slice of a batch of n for one to come.
+func (b *kvBehavior) reuse(batch []*Request, n int) {
+	clear(batch)
+	if n <= maxSpare {
+		b.spare = batch[:0]
+	}
+}
+
+// writeAll has the store carry out the operations of one group, as one change. If
+// it refuses that, each is on its own, so that one that is too large for the disk
+// takes no other with it. It reports false if the store has failed.
+func (b *kvBehavior) writeAll(group uint64, batch []*Request) bool {
+	ops := make([]messages.Operation, len(batch))
+	for i, r := range batch {
+		_, ops[i] = operation(r.Command)
+	}
+	results, err := b.store.Write(group, ops)
+	switch {
+	case err == nil:
+		for i, r := range batch {
+			r.Note.(*written).reply = outcome(r.Command, results[i])
+		}
+	case b.store.Poisoned():
+		b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err))
+		return false
+	case len(batch) == 1:
+		batch[0].Note.(*written).reply = batch[0].Command.Refuse(err)
+	default:
+		for i := range batch {
+			if !b.writeAll(group, batch[i:i+1]) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// synced goes on after a batch was answered.
+func (b *kvBehavior) synced() {
+	b.syncing = false
+	b.host.Defer(false)
+	reads := b.reads
+	b.reads = nil
+	for _, r := range reads {
+		b.read(r)
+	}
+	b.release()
+	b.maintain()
+}
+
+// syncSoon has what was written synced within the interval.
+func (b *kvBehavior) syncSoon() {
+	if b.cfg.Sync.Mode != SyncInterval || b.timed {
+		return
+	}
+	b.timed = true
+	b.host.After(b.cfg.Sync.Every, func() {
+		b.timed = false
+		b.syncInBackground()
+	})
+}
+
+// Read implements Reader. What a write has changed whose sync is under way is not
+// to be seen yet: hidden is odd then, and whoever reads while it changes has the
+// actor do it.
+func (b *kvBehavior) Read(c messages.Command) messages.Reply {
+	switch c.(type) {
+	case messages.Get, messages.MultiGet, messages.Scan, messages.QueryIndex:
+	default:
+		return nil
+	}
+	if view, _ := viewOf(c); view != 0 {
+		return nil // its lease is the actor's
+	}
+	before := b.hidden.Load()
+	if before%2 > 0 {
+		return nil
+	}
+	r := answer(c, func(group uint64) queries { return latest{b.store, group} })
+	if b.hidden.Load() != before || errors.Is(r.Failure(), messages.ErrStopped) {
+		return nil
+	}
+	return r
+}
