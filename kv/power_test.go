@@ -13,6 +13,7 @@ import (
 
 	"github.com/ballast-raft/ballast/kv"
 	"github.com/ballast-raft/ballast/messages"
+	"github.com/ballast-raft/ballast/messages/durable"
 	"github.com/ballast-raft/ballast/messages/durable/crashtest"
 )
 
@@ -20,6 +21,20 @@ var (
 	crashSeeds   = flag.Int("crash.seeds", 2, "lives whose every crash is tried")
 	crashDensity = flag.Int("crash.density", 1, "how many images of each moment, relative to the default")
 )
+
+// besideDisk calls a function before a generation that is being written is synced:
+// others use the store meanwhile.
+type besideDisk struct {
+	durable.Disk
+	beside func(path string)
+}
+
+func (d besideDisk) Sync(f *os.File) error {
+	if filepath.Base(f.Name()) == "DATA.tmp" {
+		d.beside(f.Name())
+	}
+	return d.Disk.Sync(f)
+}
 
 // powerLife is a life of a store that does everything that it can: writes,
 // imports that are finished and given up, compactions that go on beside them,
@@ -37,6 +52,8 @@ type powerLife struct {
 	im    kv.Import
 	state []byte // what of it is still to be written
 	view  kv.View
+	// compacting: Maintain or Compact is under way.
+	compacting bool
 }
 
 func (l *powerLife) check(err error) {
@@ -92,18 +109,38 @@ func (l *powerLife) step() {
 	case k < 13:
 		l.importing()
 	case k < 16:
+		l.compacting = true
 		_, err := l.db.Maintain()
 		l.check(err)
+		l.compacting = false
 		l.look("maintained")
 	case k == 16:
+		l.compacting = true
 		_, _, err := l.db.Compact()
 		l.check(err)
+		l.compacting = false
 		l.look("compacted")
 	case k < 19:
 		l.viewing()
 	default:
 		l.close()
 		l.open()
+		l.note(true)
+	}
+}
+
+// beside is what others do while a compaction syncs. Once the new generation is
+// sealed, syncs wait.
+func (l *powerLife) beside(path string) {
+	if !l.compacting || l.rng.IntN(3) == 0 {
+		return
+	}
+	mustWrite(l.t, l.db, 1, put("beside", l.value()))
+	l.note(false)
+	sealed, err := kv.Sealed(path)
+	l.check(err)
+	if !sealed {
+		l.check(l.db.Sync())
 		l.note(true)
 	}
 }
@@ -168,9 +205,12 @@ func TestEveryCrash(t *testing.T) {
 	for seed := range uint64(*crashSeeds) {
 		life := func(dir string, opt kv.Options) *powerLife {
 			opt.CommitBytes, opt.MaxGarbagePercent, opt.MinGarbageBytes, opt.MaintainBytes = 1<<20, 1, 1, 1
-			return &powerLife{t: t, rng: rand.New(rand.NewPCG(seed, 1)), dir: dir, opt: opt, look: func(string) {}}
+			l := &powerLife{t: t, rng: rand.New(rand.NewPCG(seed, 1)), dir: dir, look: func(string) {}}
+			opt.Disk = besideDisk{opt.Disk, l.beside}
+			l.opt = opt
+			return l
 		}
-		const steps = 120
+		const steps = 100
 		run := func(l *powerLife, goOn func() bool) {
 			l.begin()
 			for i := 0; i < steps && goOn(); i++ {
