@@ -44,7 +44,7 @@ func fingerprintOf(db *kv.DB) (string, error) {
 	for g := uint64(1); g <= 2; g++ {
 		i, term := db.Applied(g)
 		fmt.Fprintf(&b, "group %d: applied %d/%d, revision %d, %d keys\n", g, i, term, db.Revision(g), db.Keys(g))
-		pairs, _, err := db.Scan(messages.Scan{Group: g})
+		pairs, _, err := db.Scan(messages.Scan{Group: g, Limit: kv.MaxLimit, MaxBytes: kv.MaxBytes})
 		if err != nil || len(pairs) != db.Keys(g) {
 			return "", fmt.Errorf("group %d: %d pairs, but %d keys: %w", g, len(pairs), db.Keys(g), err)
 		}
