@@ -50,6 +50,13 @@ func (d *disk) hold() (release func()) {
 	return func() { close(ch) }
 }
 
+// holding reports whether a sync waits that hold was meant for.
+func (d *disk) holding() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.block == nil
+}
+
 func (d *disk) Sync(f *os.File) error {
 	d.mu.Lock()
 	err, block := d.fail, d.block
