@@ -4,23 +4,25 @@
 //
 // buntdb alone loses data under kill -9: a transaction is not atomic on disk,
 // the errors of fsync are discarded, and nothing has a checksum. This package
-// uses its file format and its tree, and owns what is durable: each change is
-// followed by a marker that covers its bytes, the file is verified before
-// buntdb sees it and cut to the last good marker, syncs are our own, and a file
-// is only ever replaced whole.
+// uses its file format and, in memory, its tree, and owns what is durable: each
+// change is written with a marker that covers its bytes, the file is verified
+// before buntdb sees it and cut to the last good marker, writes and syncs are our
+// own, and a file is only ever replaced whole.
 //
 // # Files
 //
-//	DATA      the current generation: buntdb's append-only file
+//	DATA      the current generation: an append-only file
 //	MARK      a durable.Mark: how far DATA is known to be on disk
 //	LOCK      held while the directory is open
 //	*.tmp     not finished; removed by Open
 //
 // # DATA
 //
-// A sequence of commands in the Redis protocol, exactly as buntdb writes them
-// and nothing else: "set" with a key and a value, "del" with a key. The first
-// byte of a key says what it is:
+// A sequence of commands in the Redis protocol, as buntdb reads them: "set" with a
+// key and a value, "del" with a key. The commands of a change are in the order of
+// their keys, and a marker ends it. While the store is open there may be zeros
+// after the last marker, up to the end of the file; Open and Close cut them. The
+// first byte of a key says what it is:
 //
 //	h                                     header, the first command of the file
 //	m                                     marker, after each change

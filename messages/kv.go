@@ -86,7 +86,11 @@ type Put struct {
 	Key, Value []byte
 }
 
-// PutDone answers Put. With a nil Err the value is on disk.
+// PutDone answers Put. With a nil Err the value is on disk, unless the actor's
+// SyncPolicy is a lazy one: then it survives the end of the process, and the loss
+// of power if that comes later than the policy's interval (SyncInterval) or
+// whenever the kernel writes it (SyncNever). The same goes for the replies to the
+// other direct writes.
 //
 // Errors: ErrReplicated, ErrInvalid, ErrTooLarge, ErrNotJSON, ErrDiskFull.
 type PutDone struct {
@@ -103,7 +107,7 @@ type Delete struct {
 	Key        []byte
 }
 
-// Deleted answers Delete. With a nil Err the removal is on disk.
+// Deleted answers Delete. With a nil Err the removal is as durable as PutDone says.
 //
 // Errors: ErrReplicated, ErrInvalid, ErrTooLarge, ErrDiskFull.
 type Deleted struct {
@@ -123,7 +127,7 @@ type CompareAndSwap struct {
 }
 
 // ComparedAndSwapped answers CompareAndSwap. With a nil Err and Swapped the new
-// value is on disk.
+// value is as durable as PutDone says.
 //
 // Errors: those of Put.
 type ComparedAndSwapped struct {
