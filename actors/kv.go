@@ -25,16 +25,19 @@ type KVConfig struct {
 	// data is synced in the background. Default 8 MiB. It bounds what has to be
 	// replayed after a crash. It means nothing unless Replicated.
 	SyncEvery int
-	// Lease is how long a view or an import may be idle before it is given up.
+	// Lease is how long a view, a transaction or an import may be idle before it is given up.
 	// Default 1 minute.
 	Lease time.Duration
-	// MaxViews is how many views may be open. Default 64.
+	// MaxViews is how many views and imports may be open. Default 64.
 	MaxViews int
+	// MaxTxns is how many transactions may be open. Default 1024. Their memory
+	// is bounded by MaxTxnBytes of the store each, and MaxViewBytes together.
+	MaxTxns int
 	Config
 }
 
 // KV is a running application-data actor: it answers Apply, Get, MultiGet, Put,
-// Delete, CompareAndSwap, Txn, Scan, CreateIndex, DropIndex, ListIndexes,
+// Delete, CompareAndSwap, Txn, Begin, Commit, Rollback, PrepareCommit, Scan, CreateIndex, DropIndex, ListIndexes,
 // QueryIndex, ReadApplied, ListGroups, OpenView, ExportChunk, CloseView, BeginImport,
 // ImportChunk, FinishImport and AbortImport.
 //
@@ -72,10 +75,14 @@ func SpawnKV(engine *actor.Engine, cfg KVConfig) (*KV, error) {
 	if cfg.MaxViews == 0 {
 		cfg.MaxViews = 64
 	}
+	if cfg.MaxTxns == 0 {
+		cfg.MaxTxns = 1024
+	}
 	k := &KV{reached: make(map[uint64]uint64)}
 	cfg.New = func(h *Host) Behavior {
-		b := &kvBehavior{host: h, cfg: cfg, kv: k}
+		b := &kvBehavior{host: h, cfg: cfg, kv: k, committing: make(map[*Request]kv.Txn)}
 		b.leases = newLeases[*access](h, cfg.Lease, cfg.MaxViews, h.Fail)
+		b.txns = newLeases[*open](h, cfg.Lease, cfg.MaxTxns, h.Fail)
 		return b
 	}
 	h, err := Spawn(engine, cfg.Config)
@@ -99,6 +106,9 @@ type kvBehavior struct {
 	syncBg  bool       // a background sync is under way
 
 	leases *leases[*access]
+	txns   *leases[*open]
+	// committing has the transactions of the commits in writes.
+	committing map[*Request]kv.Txn
 	// importing: a new state is being swapped in, and nothing may change the
 	// store. Changes wait in held.
 	importing bool
@@ -154,6 +164,10 @@ func (b *kvBehavior) Message(any) {}
 func (b *kvBehavior) Ready()      {}
 
 func (b *kvBehavior) Handle(r *Request) {
+	if group, txn := txnOf(r.Command); txn != 0 {
+		b.inTxn(r, group, txn)
+		return
+	}
 	switch c := r.Command.(type) {
 	case messages.Apply:
 		b.apply(r, c)
@@ -179,6 +193,14 @@ func (b *kvBehavior) Handle(r *Request) {
 			return
 		}
 		b.openView(r, c)
+	case messages.Begin:
+		if b.syncing || b.importing {
+			b.hold(r)
+			return
+		}
+		b.begin(r, c)
+	case messages.Commit, messages.Rollback, messages.PrepareCommit:
+		r.Fail(fmt.Errorf("%s: %T: %w", b.host.PID().ID, c, messages.ErrNotFound))
 	case messages.ExportChunk:
 		b.exportChunk(r, c)
 	case messages.CloseView:
@@ -279,21 +301,22 @@ func (b *kvBehavior) commit() {
 	replies := make([]messages.Reply, len(batch))
 	groups := make(map[uint64][]int)
 	for i, r := range batch {
-		g, _ := operation(r.Command)
+		g := b.change(r).group
 		groups[g] = append(groups[g], i)
 	}
 	for _, g := range sortedKeys(groups) {
-		ops := make([]messages.Operation, len(groups[g]))
+		changes := make([]kv.Change, len(groups[g]))
 		for j, i := range groups[g] {
 			batch[i].Note = writing{}
-			_, ops[j] = operation(batch[i].Command)
+			changes[j] = b.change(batch[i]).Change
 		}
-		results, err := b.store.Write(g, ops)
+		results, err := b.store.Commit(g, changes)
 		if err != nil && b.store.Poisoned() {
 			b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err))
 			return
 		}
 		for j, i := range groups[g] {
+			b.endCommit(batch[i])
 			if err != nil {
 				replies[i] = batch[i].Command.Refuse(err)
 			} else {
@@ -354,6 +377,8 @@ func outcome(c messages.Command, res messages.Result) messages.Reply {
 		return messages.ComparedAndSwapped{Tag: c.Tag, Group: c.Group, Swapped: res.Swapped, Version: res.Version, Err: res.Err}
 	case messages.Txn:
 		return messages.TxnDone{Tag: c.Tag, Group: c.Group, Succeeded: res.Succeeded, Results: res.Results, Version: res.Version, Err: res.Err}
+	case messages.Commit:
+		return messages.Committed{Tag: c.Tag, Group: c.Group, Version: res.Version, Err: res.Err}
 	case messages.CreateIndex:
 		return messages.IndexCreated{Tag: c.Tag, Group: c.Group, Err: res.Err}
 	case messages.DropIndex:
@@ -523,7 +548,8 @@ func (b *kvBehavior) Resolve(r *Request, cause error) {
 	case writing:
 		return // in doubt
 	}
-	if view, _ := viewOf(r.Command); view != 0 {
+	_, txn := txnOf(r.Command)
+	if view, _ := viewOf(r.Command); view != 0 || txn != 0 {
 		r.Fail(crashed)
 		return
 	}
