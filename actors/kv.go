@@ -33,18 +33,22 @@ type KVConfig struct {
 	// together, unless a single one is larger. Default 4 MiB. A larger one gives
 	// more throughput, and longer waits to those at its front.
 	MaxBatchBytes int64
-	// Lease is how long a view or an import may be idle before it is given up.
+	// Lease is how long a view, a transaction or an import may be idle before it is given up.
 	// Default 1 minute.
 	Lease time.Duration
-	// MaxViews is how many views may be open. Default 64.
+	// MaxViews is how many views and imports may be open. Default 64.
 	MaxViews int
 	// Compaction paces the compaction of the file.
 	Compaction CompactionPolicy
+	// MaxTxns is how many transactions may be open. Default 1024. Their memory
+	// is bounded by MaxTxnBytes of the store each, and MaxViewBytes together.
+	MaxTxns int
 	Config
 }
 
 // KV is a running application-data actor: it answers Apply, Get, MultiGet, Put,
-// Delete, CompareAndSwap, Txn, Scan, CreateIndex, DropIndex, ListIndexes,
+// Delete, CompareAndSwap, Txn, Begin, Commit, Rollback, PrepareCommit, Scan,
+// CreateIndex, DropIndex, ListIndexes,
 // QueryIndex, ReadApplied, ListGroups, OpenView, ExportChunk, CloseView, BeginImport,
 // ImportChunk, FinishImport, AbortImport and CompactData.
 //
@@ -102,11 +106,15 @@ func SpawnKV(engine *actor.Engine, cfg KVConfig) (*KV, error) {
 		return nil, fmt.Errorf("actors: spawn %s: %w", cfg.ID, err)
 	}
 	cfg.Compaction = cfg.Compaction.withDefaults()
+	if cfg.MaxTxns == 0 {
+		cfg.MaxTxns = 1024
+	}
 	k := &KV{reached: make(map[uint64]uint64)}
 	cfg.New = func(h *Host) Behavior {
-		b := &kvBehavior{host: h, cfg: cfg, kv: k}
+		b := &kvBehavior{host: h, cfg: cfg, kv: k, committing: make(map[*Request]kv.Txn)}
 		b.leases = newLeases[*access](h, cfg.Lease, cfg.MaxViews, h.Fail)
 		b.front = front{host: h, size: func() (int, bool) { return len(b.writes), b.syncing || b.importing }, leave: b.leave}
+		b.txns = newLeases[*open](h, cfg.Lease, cfg.MaxTxns, h.Fail)
 		return b
 	}
 	h, err := Spawn(engine, cfg.Config)
@@ -140,6 +148,9 @@ type kvBehavior struct {
 	maintaining, resting, delayed bool
 
 	leases *leases[*access]
+	txns   *leases[*open]
+	// committing has the transactions of the commits in writes.
+	committing map[*Request]kv.Txn
 	// importing: a new state is being swapped in, and nothing may change the
 	// store. Changes wait in held.
 	importing bool
@@ -194,6 +205,10 @@ func (b *kvBehavior) Message(any) {}
 func (b *kvBehavior) Ready()      { b.maintain() }
 
 func (b *kvBehavior) Handle(r *Request) {
+	if group, txn := txnOf(r.Command); txn != 0 {
+		b.inTxn(r, group, txn)
+		return
+	}
 	switch c := r.Command.(type) {
 	case messages.Apply:
 		b.apply(r, c)
@@ -219,6 +234,14 @@ func (b *kvBehavior) Handle(r *Request) {
 			return
 		}
 		b.openView(r, c)
+	case messages.Begin:
+		if b.syncing || b.importing {
+			b.hold(r)
+			return
+		}
+		b.begin(r, c)
+	case messages.Commit, messages.Rollback, messages.PrepareCommit:
+		r.Fail(fmt.Errorf("%s: %T: %w", b.host.PID().ID, c, messages.ErrNotFound))
 	case messages.ExportChunk:
 		b.exportChunk(r, c)
 	case messages.CloseView:
@@ -335,6 +358,8 @@ func outcome(c messages.Command, res messages.Result) messages.Reply {
 		return messages.ComparedAndSwapped{Tag: c.Tag, Group: c.Group, Swapped: res.Swapped, Version: res.Version, Err: res.Err}
 	case messages.Txn:
 		return messages.TxnDone{Tag: c.Tag, Group: c.Group, Succeeded: res.Succeeded, Results: res.Results, Version: res.Version, Err: res.Err}
+	case messages.Commit:
+		return messages.Committed{Tag: c.Tag, Group: c.Group, Version: res.Version, Err: res.Err}
 	case messages.CreateIndex:
 		return messages.IndexCreated{Tag: c.Tag, Group: c.Group, Err: res.Err}
 	case messages.DropIndex:
@@ -507,7 +532,8 @@ func (b *kvBehavior) Resolve(r *Request, cause error) {
 	case *written:
 		return // in doubt
 	}
-	if view, _ := viewOf(r.Command); view != 0 {
+	_, txn := txnOf(r.Command)
+	if view, _ := viewOf(r.Command); view != 0 || txn != 0 {
 		r.Fail(crashed)
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ballast-raft/ballast/kv"
 	"github.com/ballast-raft/ballast/messages"
 )
 
@@ -51,6 +52,12 @@ type written struct{ reply messages.Reply }
 
 // directWrite reports whether a command waits for the next sync.
 func directWrite(c messages.Command) bool {
+	if _, ok := c.(messages.Commit); ok {
+		return true
+	}
+	if _, txn := txnOf(c); txn != 0 {
+		return false
+	}
 	switch c.(type) {
 	case messages.Put, messages.Delete, messages.CompareAndSwap, messages.Txn, messages.CreateIndex, messages.DropIndex:
 		return true
@@ -107,7 +114,7 @@ func (b *kvBehavior) leave() {
 	groups := make(map[uint64][]*Request)
 	for i, r := range batch {
 		r.Note = &notes[i]
-		g, _ := operation(r.Command)
+		g := b.change(r).group
 		groups[g] = append(groups[g], r)
 	}
 	always := b.cfg.Sync.Mode == SyncAlways
@@ -159,20 +166,22 @@ func (b *kvBehavior) reuse(batch []*Request, n int) {
 // it refuses that, each is on its own, so that one that is too large for the disk
 // takes no other with it. It reports false if the store has failed.
 func (b *kvBehavior) writeAll(group uint64, batch []*Request) bool {
-	ops := make([]messages.Operation, len(batch))
+	changes := make([]kv.Change, len(batch))
 	for i, r := range batch {
-		_, ops[i] = operation(r.Command)
+		changes[i] = b.change(r).Change
 	}
-	results, err := b.store.Write(group, ops)
+	results, err := b.store.Commit(group, changes)
 	switch {
 	case err == nil:
 		for i, r := range batch {
+			b.endCommit(r)
 			r.Note.(*written).reply = outcome(r.Command, results[i])
 		}
 	case b.store.Poisoned():
 		b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err))
 		return false
 	case len(batch) == 1:
+		b.endCommit(batch[0])
 		batch[0].Note.(*written).reply = batch[0].Command.Refuse(err)
 	default:
 		for i := range batch {
@@ -218,7 +227,8 @@ func (b *kvBehavior) Read(c messages.Command) messages.Reply {
 	default:
 		return nil
 	}
-	if view, _ := viewOf(c); view != 0 {
+	view, _ := viewOf(c)
+	if _, txn := txnOf(c); view != 0 || txn != 0 {
 		return nil // its lease is the actor's
 	}
 	before := b.hidden.Load()

@@ -28,7 +28,7 @@ func OpenView(ctx context.Context, a *Asker, pid *actor.PID, group uint64) (*Vie
 	if err != nil {
 		return nil, fmt.Errorf("actors: open view: %w", err)
 	}
-	return &View{reading{ctx, a, pid, group, r.View}, r.Index, r.Term, r.Revision}, nil
+	return &View{reading{ctx: ctx, asker: a, pid: pid, group: group, view: r.View}, r.Index, r.Term, r.Revision}, nil
 }
 
 // Close closes the view. One that has ended already is no error.
@@ -59,19 +59,20 @@ type reading struct {
 	asker *Asker
 	pid   *actor.PID
 	group uint64
-	view  uint64
+	// one of them
+	view, txn uint64
 }
 
 // Get returns the value and the version of a key, nil and zero if there is no
 // such key.
 func (r *reading) Get(key []byte) (value []byte, version uint64, err error) {
-	got, err := Ask[messages.Got](r.ctx, r.asker, r.pid, messages.Get{Group: r.group, View: r.view, Key: key})
+	got, err := Ask[messages.Got](r.ctx, r.asker, r.pid, messages.Get{Group: r.group, View: r.view, Txn: r.txn, Key: key})
 	return got.Value, got.Version, err
 }
 
 // MultiGet returns the values and versions of several keys.
 func (r *reading) MultiGet(keys ...[]byte) (values [][]byte, versions []uint64, err error) {
-	got, err := Ask[messages.MultiGot](r.ctx, r.asker, r.pid, messages.MultiGet{Group: r.group, View: r.view, Keys: keys})
+	got, err := Ask[messages.MultiGot](r.ctx, r.asker, r.pid, messages.MultiGet{Group: r.group, View: r.view, Txn: r.txn, Keys: keys})
 	return got.Values, got.Versions, err
 }
 
@@ -81,7 +82,7 @@ func (r *reading) All() iter.Seq2[messages.Pair, error] { return r.Scan(messages
 // Scan yields the pairs that the command asks for, page after page: its Limit
 // bounds all of them together, none if it is zero, and MaxBytes bounds a page.
 func (r *reading) Scan(q messages.Scan) iter.Seq2[messages.Pair, error] {
-	q.Group, q.View, q.Count = r.group, r.view, false
+	q.Group, q.View, q.Txn, q.Count = r.group, r.view, r.txn, false
 	return pages(q.Limit, func(limit int) ([]messages.Pair, bool, error) {
 		q.Limit = limit
 		page, err := Ask[messages.Scanned](r.ctx, r.asker, r.pid, q)
@@ -92,7 +93,7 @@ func (r *reading) Scan(q messages.Scan) iter.Seq2[messages.Pair, error] {
 
 // Query yields the pairs that the command asks for, as Scan does.
 func (r *reading) Query(q messages.QueryIndex) iter.Seq2[messages.Pair, error] {
-	q.Group, q.View = r.group, r.view
+	q.Group, q.View, q.Txn = r.group, r.view, r.txn
 	return pages(q.Limit, func(limit int) ([]messages.Pair, bool, error) {
 		q.Limit = limit
 		page, err := Ask[messages.IndexQueried](r.ctx, r.asker, r.pid, q)
@@ -103,7 +104,7 @@ func (r *reading) Query(q messages.QueryIndex) iter.Seq2[messages.Pair, error] {
 
 // Count returns how many pairs Scan would yield.
 func (r *reading) Count(q messages.Scan) (n int, err error) {
-	q.Group, q.View, q.Count = r.group, r.view, true
+	q.Group, q.View, q.Txn, q.Count = r.group, r.view, r.txn, true
 	for limit := q.Limit; ; {
 		page, err := Ask[messages.Scanned](r.ctx, r.asker, r.pid, q)
 		if err != nil {

@@ -221,28 +221,7 @@ func (b *batch) outcomes() []outcome {
 // Errors: ErrDiskFull (nothing was done), ErrStopped, ErrUnavailable (the store
 // is poisoned).
 func (s *DB) Write(group uint64, ops []messages.Operation) ([]messages.Result, error) {
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	if err := s.writable(); err != nil {
-		return nil, fmt.Errorf("kv: write: %w", err)
-	}
-	g := s.group(group)
-	b := s.newBatch(g)
-	results := make([]messages.Result, len(ops))
-	err := g.db.View(func(tx *buntdb.Tx) error {
-		b.src = now{tx}
-		for i, op := range ops {
-			b.revision++
-			b.touched = false
-			if results[i] = b.run(op); !b.touched {
-				b.revision--
-			}
-		}
-		return nil
-	})
-	if err == nil && b.revision > g.revision {
-		err = s.commit(b, g.index, g.term)
-	}
+	results, err := s.write(group, len(ops), func(b *batch, i int) messages.Result { return b.run(ops[i]) })
 	if err != nil {
 		return nil, fmt.Errorf("kv: write: %w", err)
 	}

@@ -186,9 +186,9 @@ func keys(pairs []messages.Pair) string {
 }
 
 func TestOptionsReportEveryBadField(t *testing.T) {
-	_, err := kv.Open(t.TempDir(), kv.Options{MaxViewBytes: -1, CommitBytes: -2, ReserveBytes: -3})
+	_, err := kv.Open(t.TempDir(), kv.Options{MaxViewBytes: -1, CommitBytes: -2, ReserveBytes: -3, MaxTxnBytes: -4})
 	want(t, "open", err, messages.ErrInvalid)
-	for _, name := range []string{"MaxViewBytes", "CommitBytes", "ReserveBytes"} {
+	for _, name := range []string{"MaxViewBytes", "CommitBytes", "ReserveBytes", "MaxTxnBytes"} {
 		if !strings.Contains(err.Error(), name) {
 			t.Errorf("%v does not name %s", err, name)
 		}

@@ -21,11 +21,14 @@ type Options struct {
 	// OnCompact is told about a compaction that is done. It must not call the
 	// store. Nil means that nobody is told.
 	OnCompact func(messages.DataFileReplaced)
-	// MaxViewBytes bounds the memory, in bytes, that one open view may hold for
-	// keys that were overwritten since it was opened; beyond it the view
-	// expires. Zero means 64 MiB. A larger bound lets a slow reader of a busy
-	// group finish.
+	// MaxViewBytes bounds the memory, in bytes, that an export, and that all views
+	// and transactions of a group together may hold for what was overwritten since
+	// they were opened; beyond it the export, or the oldest view, expires. Zero
+	// means 64 MiB. A larger bound lets a slow reader of a busy group finish.
 	MaxViewBytes int64
+	// MaxTxnBytes bounds, in bytes, what one interactive transaction may hold: the
+	// keys and bounds that it has read and what it writes. Zero means 4 MiB.
+	MaxTxnBytes int64
 	// CommitBytes is the size, in bytes, beyond which an Apply is committed in
 	// several steps, at borders of entries. Zero means 4 MiB. Readers wait for
 	// a step, so a smaller one serves them better; a larger one costs fewer
@@ -52,6 +55,7 @@ type Options struct {
 
 const (
 	defaultMaxViewBytes = 64 << 20
+	defaultMaxTxnBytes  = 4 << 20
 	defaultCommitBytes  = 4 << 20
 	defaultReserveBytes = 1 << 20
 	defaultMaxGarbage   = 50
@@ -65,7 +69,7 @@ func (o Options) Validate() error {
 	for _, f := range []struct {
 		name  string
 		value int64
-	}{{"MaxViewBytes", o.MaxViewBytes}, {"CommitBytes", o.CommitBytes}, {"ReserveBytes", o.ReserveBytes}, {"MinGarbageBytes", o.MinGarbageBytes},
+	}{{"MaxViewBytes", o.MaxViewBytes}, {"MaxTxnBytes", o.MaxTxnBytes}, {"CommitBytes", o.CommitBytes}, {"ReserveBytes", o.ReserveBytes}, {"MinGarbageBytes", o.MinGarbageBytes},
 		{"MaintainBytes", o.MaintainBytes}} {
 		if f.value < 0 {
 			errs = append(errs, fmt.Errorf("kv: option %s is %d, but must not be negative: %w", f.name, f.value, messages.ErrInvalid))
@@ -86,6 +90,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxViewBytes == 0 {
 		o.MaxViewBytes = defaultMaxViewBytes
+	}
+	if o.MaxTxnBytes == 0 {
+		o.MaxTxnBytes = defaultMaxTxnBytes
 	}
 	if o.CommitBytes == 0 {
 		o.CommitBytes = defaultCommitBytes

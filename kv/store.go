@@ -25,6 +25,11 @@ type Store interface {
 	// drives. All of them are one atomic change: after a crash all are there
 	// or none. An operation that fails by its own Result leaves the others.
 	Write(group uint64, ops []messages.Operation) ([]messages.Result, error)
+	// Commit is Write with transactions of the same group among the operations.
+	// One that has read what has changed since, also what a change before it in
+	// the same call has changed, has ErrConflict in its result; one whose view is
+	// gone has ErrExpired. The transactions are not closed.
+	Commit(group uint64, changes []Change) ([]messages.Result, error)
 	// Sync makes every change durable that was made before it was called. It
 	// may run beside Apply and Write, from another goroutine. After an error
 	// the store is poisoned: changes fail, reads go on, and only Close and a
@@ -57,6 +62,8 @@ type Store interface {
 	OpenView(group uint64) (View, error)
 	// OpenExport opens a view that is read once, from its beginning to its end.
 	OpenExport(group uint64) (Export, error)
+	// Begin begins a transaction on a group's data as it is now.
+	Begin(group uint64, readOnly bool) (Txn, error)
 	// BeginImport starts to replace a group's data.
 	BeginImport(group, index, term uint64) (Import, error)
 
@@ -93,6 +100,41 @@ type View interface {
 	// Revision is the version of the latest change that the view includes.
 	Revision() uint64
 	Close() error
+}
+
+// Txn is an interactive transaction: a view, with writes that only it sees until it
+// is committed. It is optimistic: nobody waits for it, and its commit fails with
+// ErrConflict if something it has read has changed since: a key, or a range, with
+// what was not there, as far as it was read. So transactions are serialisable. One
+// that has written nothing need not be committed: it took place when it began.
+//
+// Reads and writes fail with ErrTooLarge when it has become too large
+// (Options.MaxTxnBytes, messages.MaxTxnOperations), and as those of a View do.
+// What it has written itself has the version math.MaxUint64 until it is committed.
+// A Txn is for one goroutine; Close may be called beside it.
+type Txn interface {
+	View
+	// Run carries out a put, a delete or a compare-and-swap in the transaction.
+	// Result.Existed of the first two is not set: to tell it would be to read.
+	Run(op messages.Operation) (messages.Result, error)
+	// Writes reports whether there is anything to commit.
+	Writes() bool
+	// Prepare makes the transaction an operation for a log, which decides when it
+	// is applied, the same on every replica, whether the transaction conflicts:
+	// Result.Succeeded is false then. Ranges that were read are counted, now and
+	// when it is applied, some 10 million pairs a second; if they have more than
+	// messages.MaxTxnRange pairs it is ErrTooLarge. A query of an index counts as
+	// a read of all pairs that the index is about.
+	//
+	// Errors: ErrConflict (something has changed already), ErrTooLarge,
+	// ErrExpired.
+	Prepare() (messages.Operation, error)
+}
+
+// Change is an operation, or a transaction if Txn is not nil.
+type Change struct {
+	Operation messages.Operation
+	Txn       Txn
 }
 
 // Export is a group's data at one point in time. Read yields it in the export

@@ -44,13 +44,14 @@ type Applied struct {
 }
 
 // Get asks for the value of a key. As all reads it is of the latest state, or of
-// the view that View names.
+// the view that View names, or in the transaction that Txn names.
 //
-// Errors of a read in a view: ErrNotFound (no such view), ErrExpired (it has been
-// idle for too long, too much was overwritten, or the data was replaced).
+// Errors of a read in a view or transaction: ErrNotFound (there is none),
+// ErrExpired (it has been idle for too long, too much was overwritten, or the data
+// was replaced), ErrInvalid (both are set), ErrTooLarge (the transaction).
 type Get struct {
 	Tag, Group uint64
-	View       uint64
+	View, Txn  uint64
 	Key        []byte
 }
 
@@ -67,7 +68,7 @@ type Got struct {
 // MultiGet asks for several values, read at one point in time.
 type MultiGet struct {
 	Tag, Group uint64
-	View       uint64 // as in Get
+	View, Txn  uint64 // as in Get
 	Keys       [][]byte
 }
 
@@ -80,9 +81,13 @@ type MultiGot struct {
 	Err        error
 }
 
-// Put sets a key directly, where no log drives the data.
+// Put sets a key directly, where no log drives the data, or in the transaction that
+// Txn names. That answers at once, and nothing is on disk before it is committed:
+// PutDone, Deleted and ComparedAndSwapped then have no Version, and only the last
+// tells what was there before.
 type Put struct {
 	Tag, Group uint64
+	Txn        uint64
 	Key, Value []byte
 }
 
@@ -101,9 +106,10 @@ type PutDone struct {
 	Err     error
 }
 
-// Delete removes a key directly, where no log drives the data.
+// Delete removes a key directly, where no log drives the data, or in a transaction.
 type Delete struct {
 	Tag, Group uint64
+	Txn        uint64 // as in Put
 	Key        []byte
 }
 
@@ -122,6 +128,7 @@ type Deleted struct {
 // means that the key must not exist.
 type CompareAndSwap struct {
 	Tag, Group    uint64
+	Txn           uint64 // as in Put
 	Key           []byte
 	Expect, Value []byte
 }
@@ -164,7 +171,7 @@ type TxnDone struct {
 // those with From ≤ key < To if Prefix is empty. A nil To means to the end.
 type Scan struct {
 	Tag, Group uint64
-	View       uint64 // as in Get
+	View, Txn  uint64 // as in Get
 	Prefix     []byte
 	From, To   []byte
 	// Limit bounds the number of pairs; zero means 1000, and 65,536 if Count is
@@ -240,7 +247,7 @@ type IndexesListed struct {
 // ("42", "\"abc\"", "true", "null"); an empty one sets no bound.
 type QueryIndex struct {
 	Tag, Group uint64
-	View       uint64 // as in Get
+	View, Txn  uint64 // as in Get
 	Name       string
 	// Equal asks for one value; it excludes Min and Max.
 	Equal string

@@ -22,6 +22,7 @@ var commands = []messages.Command{
 	messages.SuspendSave{}, messages.ImportSnapshot{}, messages.ExportSnapshot{}, messages.ListSnapshotFiles{},
 	messages.SetAsideSnapshot{}, messages.DiscardSnapshotFile{},
 	messages.Apply{}, messages.Get{}, messages.MultiGet{}, messages.Put{}, messages.Delete{}, messages.CompareAndSwap{}, messages.Txn{},
+	messages.Begin{}, messages.Commit{}, messages.Rollback{}, messages.PrepareCommit{},
 	messages.Scan{}, messages.CreateIndex{}, messages.DropIndex{}, messages.ListIndexes{}, messages.QueryIndex{},
 	messages.ReadApplied{}, messages.OpenView{}, messages.ExportChunk{}, messages.CloseView{}, messages.BeginImport{},
 	messages.ImportChunk{}, messages.FinishImport{}, messages.AbortImport{},

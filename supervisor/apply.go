@@ -61,6 +61,10 @@ func (p *proposal) fail(err error) { p.request.Fail(err) }
 
 func (p *proposal) applied(result messages.Result) {
 	c := p.request.Command
+	if _, ok := c.(messages.Commit); ok {
+		p.committed(result)
+		return
+	}
 	p.request.Reply(messages.EntryApplied{Tag: c.RequestTag(), Group: p.group, Index: p.entry.Index, Term: p.entry.Term, Result: result})
 }
 
@@ -115,11 +119,17 @@ func (s *supervisor) applyEntry(r *actors.Request, c messages.ApplyEntry) {
 		r.Fail(fmt.Errorf("%s: apply entry: %w", s.host.PID().ID, err))
 		return
 	}
+	s.proposeOperation(r, c.Group, c.Term, c.Operation)
+}
+
+// proposeOperation has an operation appended and applied, and the request answered
+// then.
+func (s *supervisor) proposeOperation(r *actors.Request, group, term uint64, op messages.Operation) {
 	if s.kvState == messages.StateUnavailable {
 		r.Fail(fmt.Errorf("%s: application data: %w: %w", s.host.PID().ID, messages.ErrUnavailable, s.kvErr))
 		return
 	}
-	p := &proposal{request: r, group: c.Group, term: c.Term, entry: messages.Entry{Data: c.Operation.Encode(nil)}}
+	p := &proposal{request: r, group: group, term: term, entry: messages.Entry{Data: op.Encode(nil)}}
 	r.Note = p
 	if !s.started {
 		if s.draining {
@@ -129,7 +139,7 @@ func (s *supervisor) applyEntry(r *actors.Request, c messages.ApplyEntry) {
 		s.early = append(s.early, p)
 		return
 	}
-	s.propose(s.group(c.Group), p)
+	s.propose(s.group(group), p)
 }
 
 // propose appends an entry. Appends are pipelined: the next one leaves before

@@ -220,6 +220,11 @@ func freeName(prefix string) (string, error) {
 // Asker serves Ask for this service; others of the same engine do as well.
 func (s *Storage) Asker() *actors.Asker { return s.asker }
 
+// Data is where a group's data is, for actors.Update and actors.Read.
+func (s *Storage) Data(group uint64) actors.Data {
+	return actors.Data{KV: s.KV, Committer: s.Supervisor, Group: group}
+}
+
 // Crash fails one of the actors, "log", "snapshot", "kv" or "supervisor", as a
 // panic in it would: it is rebuilt from disk, and what was under way is
 // resolved. It is for drills.

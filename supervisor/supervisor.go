@@ -111,6 +111,8 @@ func (s *supervisor) Handle(r *actors.Request) {
 	switch c := r.Command.(type) {
 	case messages.ApplyEntry:
 		s.applyEntry(r, c)
+	case messages.Commit:
+		s.commit(r, c)
 	case messages.CreateSnapshot:
 		s.whenServing(r, func() { s.createSnapshot(r, c) })
 	case messages.Restore:
