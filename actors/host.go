@@ -45,6 +45,16 @@ type Settler interface {
 	Settle()
 }
 
+// Quick is a Behavior that can answer some commands beside everything else that
+// it does, without waiting for anything: an Ask is then answered in the goroutine
+// that asks, without a hop, while the actor is serving.
+type Quick interface {
+	// Quick returns nil for what has to go through the actor, and whenever it is
+	// in doubt. It is called at any time, by many goroutines, also a moment after
+	// the Behavior has failed, until Close begins to return errors.
+	Quick(messages.Command) messages.Reply
+}
+
 // Config of a Host.
 type Config struct {
 	// Name is the kind of the pid and ID its last part: Name/ID.
@@ -215,7 +225,8 @@ func (h *Host) Status() messages.ActorStatus {
 	h.statusMu.Unlock()
 	b.mu.Lock()
 	s.Queued, s.QueuedBytes = b.count, b.bytes
-	s.Requests, s.Replies, s.Refused = b.requests, b.replies, b.refused
+	quickly := b.quickly.Load()
+	s.Requests, s.Replies, s.Refused = b.requests+quickly, b.replies+quickly, b.refused
 	b.mu.Unlock()
 	return s
 }

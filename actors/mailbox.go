@@ -64,6 +64,10 @@ type Mailbox struct {
 	closed  atomic.Bool               // commands are refused with ErrStopped
 	refuse  atomic.Pointer[error]     // commands are refused with this error
 	drained atomic.Pointer[func()]    // called once nothing is under way
+	// quick answers some commands at once, while the actor serves; quickly counts
+	// them. They are never under way.
+	quick   atomic.Pointer[func(messages.Command) messages.Reply]
+	quickly atomic.Uint64
 	// admitted counts the commands that were admitted since the start.
 	admitted atomic.Uint64
 
@@ -346,6 +350,24 @@ func (m *Mailbox) reject(r *Request) {
 		err = *refuse
 	}
 	m.answer(r, r.Command.Refuse(fmt.Errorf("%s: %w", m.pid.ID, err)))
+}
+
+// atOnce answers a command without the actor, or returns nil. A panic is left to
+// the actor: it does the same once more, and fails.
+func (m *Mailbox) atOnce(c messages.Command) (reply messages.Reply) {
+	quick := m.quick.Load()
+	if quick == nil {
+		return nil
+	}
+	defer func() {
+		if recover() != nil {
+			reply = nil
+		}
+	}()
+	if reply = (*quick)(c); reply != nil {
+		m.quickly.Add(1)
+	}
+	return reply
 }
 
 func (m *Mailbox) answer(r *Request, reply messages.Reply) {
