@@ -45,16 +45,6 @@ type Settler interface {
 	Settle()
 }
 
-// Quick is a Behavior that can answer some commands beside everything else that
-// it does, without waiting for anything: an Ask is then answered in the goroutine
-// that asks, without a hop, while the actor is serving.
-type Quick interface {
-	// Quick returns nil for what has to go through the actor, and whenever it is
-	// in doubt. It is called at any time, by many goroutines, also a moment after
-	// the Behavior has failed, until Close begins to return errors.
-	Quick(messages.Command) messages.Reply
-}
-
 // Config of a Host.
 type Config struct {
 	// Name is the kind of the pid and ID its last part: Name/ID.

@@ -3,7 +3,6 @@ package actors
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -273,35 +272,6 @@ func (b *logBehavior) handle(r *Request) {
 	default:
 		r.Fail(unknown(b.host, c))
 	}
-}
-
-// cachedReader is a Store that can read an entry without waiting for the disk.
-type cachedReader interface {
-	CachedEntry(group, index uint64) (messages.Entry, bool)
-}
-
-var _ cachedReader = (*raftlog.WAL)(nil)
-
-// Quick implements Quick: the store may be read beside everything else, and what
-// the page cache holds needs neither the actor nor a worker. A store that was
-// closed has nothing cached.
-func (b *logBehavior) Quick(c messages.Command) messages.Reply {
-	read, ok := c.(messages.ReadEntry)
-	if !ok {
-		return nil
-	}
-	store, ok := b.store.(cachedReader)
-	if !ok {
-		return nil
-	}
-	// Whoever reads without a pause never waits, and on two processors the
-	// appends beside it would.
-	runtime.Gosched()
-	e, ok := store.CachedEntry(read.Group, read.Index)
-	if !ok {
-		return nil
-	}
-	return messages.EntryRead{Tag: read.Tag, Group: read.Group, Entry: e}
 }
 
 // unknown is the answer to a command that belongs to another actor.

@@ -352,24 +352,6 @@ func (m *Mailbox) reject(r *Request) {
 	m.answer(r, r.Command.Refuse(fmt.Errorf("%s: %w", m.pid.ID, err)))
 }
 
-// atOnce answers a command without the actor, or returns nil. A panic is left to
-// the actor: it does the same once more, and fails.
-func (m *Mailbox) atOnce(c messages.Command) (reply messages.Reply) {
-	quick := m.quick.Load()
-	if quick == nil {
-		return nil
-	}
-	defer func() {
-		if recover() != nil {
-			reply = nil
-		}
-	}()
-	if reply = (*quick)(c); reply != nil {
-		m.quickly.Add(1)
-	}
-	return reply
-}
-
 func (m *Mailbox) answer(r *Request, reply messages.Reply) {
 	switch {
 	case r.call != nil:

@@ -88,3 +88,10 @@ func (f fence) after(data []byte, from int, at uint64) int {
 		from += i + 1
 	}
 }
+
+// unused reports whether a segment has the fence that begins it and no other.
+func (s *logScan) unused(seg *segment, data []byte) bool {
+	fence := newFence(s.seed, seg.ordinal)
+	first, ok := fence.cut(data)
+	return ok && first == 0 && (len(data) == fenceFramed || data[fenceFramed] == 0) && fence.after(data, fenceFramed, 0) < 0
+}

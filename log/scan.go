@@ -213,13 +213,6 @@ func (s *logScan) sift() error {
 	return nil
 }
 
-// unused reports whether a segment has the fence that begins it and no other.
-func (s *logScan) unused(seg *segment, data []byte) bool {
-	fence := newFence(s.seed, seg.ordinal)
-	first, ok := fence.cut(data)
-	return ok && first == 0 && (len(data) == fenceFramed || data[fenceFramed] == 0) && fence.after(data, fenceFramed, 0) < 0
-}
-
 // usable returns the blank segment that the log goes on in, or nil: there is
 // none, or it goes on in the last one in use.
 func (s *logScan) usable() *foundSegment {
