@@ -215,7 +215,8 @@ func (h *Host) Status() messages.ActorStatus {
 	h.statusMu.Unlock()
 	b.mu.Lock()
 	s.Queued, s.QueuedBytes = b.count, b.bytes
-	s.Requests, s.Replies, s.Refused = b.requests, b.replies, b.refused
+	quickly := b.quickly.Load()
+	s.Requests, s.Replies, s.Refused = b.requests+quickly, b.replies+quickly, b.refused
 	b.mu.Unlock()
 	return s
 }

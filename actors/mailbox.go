@@ -64,6 +64,10 @@ type Mailbox struct {
 	closed  atomic.Bool               // commands are refused with ErrStopped
 	refuse  atomic.Pointer[error]     // commands are refused with this error
 	drained atomic.Pointer[func()]    // called once nothing is under way
+	// quick answers some commands at once, while the actor serves; quickly counts
+	// them. They are never under way.
+	quick   atomic.Pointer[func(messages.Command) messages.Reply]
+	quickly atomic.Uint64
 	// admitted counts the commands that were admitted since the start.
 	admitted atomic.Uint64
 
