@@ -108,14 +108,12 @@ func Repair(dir string, dryRun bool, options Options) (*messages.LogCut, error) 
 		err = nil
 	}
 	if err == nil {
-		err = s.verify(nil)
+		if err = s.verify(nil); err != nil && mark != nil {
+			err = fmt.Errorf("%w; and %w", mark, err)
+		}
 	}
 	if err == nil && mark != nil && mark.Offset >= 0 && s.damage != nil {
 		err = fmt.Errorf("%w; and %w", mark, s.damage)
-	}
-	if err == nil && mark != nil && s.last < s.manifest.floor && (s.damage != nil || s.torn != "") {
-		path, offset := s.end()
-		err = fmt.Errorf("%w; and %w", mark, s.corrupt(path, offset, "no record here is of the log that the manifest names"))
 	}
 	switch {
 	case err != nil:

@@ -244,6 +244,13 @@ func (s *logScan) verify(visit seer) error {
 		return err
 	}
 	end, offset := s.end()
+	if !s.markOK && s.last < s.manifest.floor && (s.damage != nil || s.torn != "") {
+		// Not a torn first write: a mark is only written over when what it says
+		// is durable, so one that a crash has torn has a good record beside it.
+		// To cut here would be to take a log for an empty one because the
+		// manifest is of another.
+		return s.corrupt(end, offset, "no record here is of the log that the manifest names, and the mark does not say whether there should be one")
+	}
 	if s.partial {
 		c := &messages.CorruptError{Path: end, Offset: offset, Index: s.near + 1,
 			Reason: fmt.Sprintf("the log ends before the checkpoint at record %d, which stands for what was compacted", s.manifest.checkpoint)}
