@@ -82,6 +82,7 @@ func (b *snapshotBehavior) openReader(r *Request, s *stream, open func() (messag
 			for _, e := range events {
 				b.host.Event(e)
 			}
+			s.opened = err == nil
 			b.streams.settle(s, err)
 			if err != nil {
 				r.Fail(err)
