@@ -244,11 +244,12 @@ func (s *snapshotFiles) mayGo(group uint64, going, staying []messages.SnapshotIn
 	if err != nil {
 		return err
 	}
+	places := []place{within, ahead}
 	if log.First <= 1 {
-		return nil // the log alone is enough
+		places = places[1:] // up to its end the log alone is enough
 	}
 	for _, data := range []bool{true, false} {
-		for _, p := range []place{within, ahead} {
+		for _, p := range places {
 			if id, err := s.reaching(log, staying, p, data); err != nil || id != "" {
 				return err
 			}
@@ -257,8 +258,12 @@ func (s *snapshotFiles) mayGo(group uint64, going, staying []messages.SnapshotIn
 				return err
 			}
 			if id != "" {
-				return fmt.Errorf("group %d: the log begins at %d, and it goes on from no other good snapshot than %s: the data could not be rebuilt: %w (-force does not ask)",
-					group, log.First, id, errLogNeeds)
+				where := fmt.Sprintf("begins at %d", log.First)
+				if p == ahead {
+					where = fmt.Sprintf("ends at %d", log.Last)
+				}
+				return fmt.Errorf("group %d: the log %s, and it goes on from no other good snapshot than %s: the data could not be rebuilt: %w (-force does not ask)",
+					group, where, id, errLogNeeds)
 			}
 		}
 	}

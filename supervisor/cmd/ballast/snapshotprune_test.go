@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -206,6 +207,19 @@ func TestSnapshotDeleteAhead(t *testing.T) {
 		t.Errorf("exit code %d, want 1 and %q", o.code, errLogNeeds)
 	}
 	must(t, "restore", dir)
+
+	// The log and the data are lost: one of something else is no help.
+	ahead = keepOf(t, snapshots, 0, 2000, info.Term, time.Now(), nil, kvState(t, 3))
+	must(t, "snapshot", "prune", dir, "-keep", "1", "-force")
+	keepOf(t, snapshots, 0, 2001, info.Term, time.Now(), nil, []byte("some other state"))
+	for _, name := range []string{logDir, kvDir} {
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if o := ballast(t, "snapshot", "delete", dir, ahead.ID); o.code != exitFailed || !strings.Contains(o.err, errLogNeeds.Error()) {
+		t.Errorf("nothing else is left: exit code %d, want 1 and %q", o.code, errLogNeeds)
+	}
 }
 
 // TestSnapshotPruneService prunes a service's snapshots as far as its log
