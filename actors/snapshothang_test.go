@@ -159,3 +159,70 @@ func TestHangingChange(t *testing.T) {
 		})
 	}
 }
+
+// movingStore is a store in which, between the look for the newest snapshot and its
+// opening, somebody saves a newer one and removes that which was found.
+type movingStore struct {
+	snapshot.Store
+	t     *testing.T
+	moves *atomic.Int32 // how often it does so
+}
+
+func (s movingStore) move() {
+	if s.moves.Add(-1) < 0 {
+		return
+	}
+	w, err := s.Create(0, uint64(100-s.moves.Load()), 1, nil)
+	if err == nil {
+		_, err = w.Finish()
+	}
+	if err == nil {
+		_, err = s.Cleanup(0, messages.Retention{Keep: 1})
+	}
+	if err != nil {
+		s.t.Error(err)
+	}
+}
+
+func (s movingStore) Latest(group uint64) (messages.SnapshotInfo, []*messages.CorruptError, error) {
+	info, damaged, err := s.Store.Latest(group)
+	s.move()
+	return info, damaged, err
+}
+
+func (s movingStore) List(group uint64) ([]messages.SnapshotInfo, []*messages.CorruptError, error) {
+	infos, damaged, err := s.Store.List(group)
+	s.move()
+	return infos, damaged, err
+}
+
+// A group that has a snapshot at any moment is never said to have none, because
+// the newest was replaced while it was looked for.
+func TestNewestIsReplaced(t *testing.T) {
+	for name, open := range map[string]messages.Command{
+		"open":   messages.OpenSnapshot{},
+		"random": messages.OpenSnapshot{Random: true},
+		"export": messages.ExportSnapshot{},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newSnapshotRig(t, nil)
+			defer r.close()
+			r.saved(1, []byte("state"))
+			var moves atomic.Int32
+			r.wrap = func(s snapshot.Store) snapshot.Store { return movingStore{s, t, &moves} }
+			r.host.Crash(errors.New("so that it is opened anew"))
+			must[messages.SnapshotVerified](r.actorRig, messages.VerifySnapshot{ID: must[messages.SnapshotsListed](r.actorRig, messages.ListSnapshots{}).Snapshots[0].ID})
+			moves.Store(3)
+			o, err := do[messages.SnapshotOpened](r.actorRig, open)
+			if err != nil || o.Info.Index != 100 {
+				t.Errorf("%s: index %d, %v", name, o.Info.Index, err)
+			}
+			must[messages.SnapshotClosed](r.actorRig, messages.CloseSnapshot{Stream: o.Stream})
+			// Not for ever.
+			moves.Store(1 << 20)
+			if _, err := do[messages.SnapshotOpened](r.actorRig, open); !errors.Is(err, messages.ErrOverloaded) {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
+	}
+}
