@@ -193,6 +193,34 @@ func TestHangingDisk(t *testing.T) {
 	}
 }
 
+// Close waits for a removal that hangs: after it the directory, and the name,
+// may be another's.
+func TestCloseWaitsForRemoval(t *testing.T) {
+	disk := &hangingDisk{Disk: noSync{durable.OS}}
+	path := t.TempDir()
+	d := open(t, path, snapshot.Options{BlockBytes: 512, Disk: disk})
+	old := save(t, d, 1, 1, 1, nil, records(1, 700))
+	save(t, d, 1, 2, 1, nil, records(2, 700))
+	begun, letGo := disk.next("remove")
+	defer letGo()
+	deleted, closed := make(chan error, 1), make(chan error, 1)
+	go func() { deleted <- d.Delete(old.ID) }()
+	<-begun
+	go func() { closed <- d.Close() }()
+	select {
+	case err := <-closed:
+		t.Fatalf("closed, and a removal is under way: %v", err)
+	case <-time.After(100 * time.Millisecond): // it waits, as it should
+	}
+	if _, err := snapshot.OpenDir(path, snapshot.Options{}); !errors.Is(err, messages.ErrLocked) {
+		t.Errorf("opened by another: %v", err)
+	}
+	letGo()
+	if err := errors.Join(<-closed, <-deleted); err != nil {
+		t.Error(err)
+	}
+}
+
 func ignoreDamage(err error) error {
 	if errors.Is(err, messages.ErrCorrupt) {
 		return nil
