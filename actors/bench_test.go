@@ -598,7 +598,7 @@ func BenchmarkLogRead(b *testing.B) {
 							wg.Go(func() {
 								var mine []time.Duration
 								for !stop.Load() {
-									index := last - rand.Uint64N(kept)
+									index := last - rand.Uint64N(min(kept, last))
 									began := time.Now()
 									if _, err := actors.Ask[messages.EntryRead](b.Context(), asker, l.PID(), messages.ReadEntry{Index: index}); err != nil {
 										b.Error(err)

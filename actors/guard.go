@@ -189,11 +189,13 @@ func (h *Host) unavailable() error {
 func (h *Host) enter(s messages.ActorState, err error) {
 	h.state = s
 	h.box.state.Store(s)
-	if r, ok := h.behavior.(Reader); ok && s == messages.StateServing {
-		h.box.reader.Store(&r)
-	} else {
-		h.box.reader.Store(nil)
+	var quick *func(messages.Command) messages.Reply
+	// Where every command is a delivery of its own, so is a read.
+	if q, ok := h.behavior.(Quick); ok && s == messages.StateServing && h.env.Burst > 1 {
+		f := q.Quick
+		quick = &f
 	}
+	h.box.quick.Store(quick)
 	h.notify(err)
 }
 

@@ -45,16 +45,6 @@ type Settler interface {
 	Settle()
 }
 
-// Reader is a Behavior that answers some commands in the goroutine of whoever
-// uses Ask: without a hop to the actor and back, which costs as much as three reads
-// from memory.
-type Reader interface {
-	// Read answers a command as Handle would, or returns nil, and Handle will.
-	// It is called by any number of goroutines, from when the actor serves until
-	// some time after it has failed: then its store is closed, or still as it was.
-	Read(c messages.Command) messages.Reply
-}
-
 // Config of a Host.
 type Config struct {
 	// Name is the kind of the pid and ID its last part: Name/ID.
@@ -225,10 +215,9 @@ func (h *Host) Status() messages.ActorStatus {
 	h.statusMu.Unlock()
 	b.mu.Lock()
 	s.Queued, s.QueuedBytes = b.count, b.bytes
-	s.Requests, s.Replies, s.Refused = b.requests, b.replies, b.refused
+	quickly := b.quickly.Load()
+	s.Requests, s.Replies, s.Refused = b.requests+quickly, b.replies+quickly, b.refused
 	b.mu.Unlock()
-	atOnce := b.atOnce.Load()
-	s.Requests, s.Replies = s.Requests+atOnce, s.Replies+atOnce
 	return s
 }
 

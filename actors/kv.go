@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -59,8 +60,26 @@ type KVConfig struct {
 // do not wait for the actor at all.
 type KV struct {
 	*Host
-	mu      sync.Mutex
-	reached map[uint64]uint64
+	mu       sync.Mutex
+	reached  map[uint64]uint64
+	withheld atomic.Pointer[map[uint64]error]
+}
+
+// Withhold has the commands for those groups refused with their errors, but for
+// those that the coordinator sends, until it is called again. It outlasts a
+// failure of the actor. The map must not be changed afterwards.
+func (k *KV) Withhold(groups map[uint64]error) { k.withheld.Store(&groups) }
+
+// withholds returns the error that a command is to be refused with, or nil.
+func (k *KV) withholds(c messages.Command) error {
+	groups := k.withheld.Load()
+	if groups == nil || len(*groups) == 0 {
+		return nil
+	}
+	if _, ok := c.(messages.ListGroups); ok { // of all groups
+		return nil
+	}
+	return (*groups)[reflect.ValueOf(c).FieldByName("Group").Uint()] // every command has one
 }
 
 // Reached is the highest index that was applied to a group since the actor was
@@ -205,6 +224,10 @@ func (b *kvBehavior) Message(any) {}
 func (b *kvBehavior) Ready()      { b.maintain() }
 
 func (b *kvBehavior) Handle(r *Request) {
+	if err := b.kv.withholds(r.Command); err != nil && !b.host.FromCoordinator(r) {
+		r.Fail(err)
+		return
+	}
 	if group, txn := txnOf(r.Command); txn != 0 {
 		b.inTxn(r, group, txn)
 		return

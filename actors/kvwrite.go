@@ -218,10 +218,10 @@ func (b *kvBehavior) syncSoon() {
 	})
 }
 
-// Read implements Reader. What a write has changed whose sync is under way is not
+// Quick implements Quick. What a write has changed whose sync is under way is not
 // to be seen yet: hidden is odd then, and whoever reads while it changes has the
 // actor do it.
-func (b *kvBehavior) Read(c messages.Command) messages.Reply {
+func (b *kvBehavior) Quick(c messages.Command) messages.Reply {
 	switch c.(type) {
 	case messages.Get, messages.MultiGet, messages.Scan, messages.QueryIndex:
 	default:
@@ -230,6 +230,9 @@ func (b *kvBehavior) Read(c messages.Command) messages.Reply {
 	view, _ := viewOf(c)
 	if _, txn := txnOf(c); view != 0 || txn != 0 {
 		return nil // its lease is the actor's
+	}
+	if b.kv.withholds(c) != nil {
+		return nil
 	}
 	before := b.hidden.Load()
 	if before%2 > 0 {

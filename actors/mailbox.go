@@ -64,10 +64,10 @@ type Mailbox struct {
 	closed  atomic.Bool               // commands are refused with ErrStopped
 	refuse  atomic.Pointer[error]     // commands are refused with this error
 	drained atomic.Pointer[func()]    // called once nothing is under way
-	// reader answers what Ask brings, in the caller's goroutine, if it can;
-	// atOnce counts how often it did.
-	reader atomic.Pointer[Reader]
-	atOnce atomic.Uint64
+	// quick answers some commands at once, while the actor serves; quickly counts
+	// them. They are never under way.
+	quick   atomic.Pointer[func(messages.Command) messages.Reply]
+	quickly atomic.Uint64
 	// admitted counts the commands that were admitted since the start.
 	admitted atomic.Uint64
 
@@ -324,24 +324,6 @@ func (m *Mailbox) admit(c messages.Command, sender *actor.PID, to *call) {
 	case announce:
 		m.forward(r, sender)
 	}
-}
-
-// read answers a command in the caller's goroutine, or returns nil: then it has to
-// be admitted. A panic is left to the actor, which will meet it again.
-func (m *Mailbox) read(c messages.Command) (reply messages.Reply) {
-	r := m.reader.Load()
-	if r == nil {
-		return nil
-	}
-	defer func() {
-		if recover() != nil {
-			reply = nil
-		}
-	}()
-	if reply = (*r).Read(c); reply != nil {
-		m.atOnce.Add(1)
-	}
-	return reply
 }
 
 // slabSize is how many requests, or notes, are allocated at once: 2 KiB, which

@@ -69,6 +69,9 @@ func (p RestartPolicy) withDefaults() RestartPolicy {
 	return p
 }
 
+// RetryInterval is Retry, or its default.
+func (p RestartPolicy) RetryInterval() time.Duration { return p.withDefaults().Retry }
+
 // failures is the sliding window of an actor's failures.
 type failures struct{ at []time.Time }
 

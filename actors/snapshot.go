@@ -84,6 +84,7 @@ type snapshotBehavior struct {
 // which belong to the stream's lane once it is open.
 type stream struct {
 	lease
+	opened    bool // its id has been told
 	write     bool // towards the disk
 	resumable bool
 	random    bool
@@ -105,8 +106,10 @@ type sink interface {
 	Abort() error
 }
 
-func isWriter(s *stream) bool { return s.write }
-func isReader(s *stream) bool { return !s.write }
+// A stream whose opening is under way is nobody's: who guesses its id would
+// reach a writer that is not there.
+func isWriter(s *stream) bool { return s.opened && s.write }
+func isReader(s *stream) bool { return s.opened && !s.write }
 
 // saving is the Note of a request that ends a stream towards the disk: what to
 // look for after a crash. The lane writes it while the actor may read it.

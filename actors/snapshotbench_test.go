@@ -20,9 +20,10 @@ import (
 )
 
 // jsonRecords is a state as applications have them, 64 MiB, made once.
-var jsonRecords = sync.OnceValue(func() []byte {
+var jsonRecords = sync.OnceValue(func() []byte { return jsonLines(64 << 20) })
+
+func jsonLines(size int) []byte {
 	r := rand.New(rand.NewPCG(1, 2))
-	const size = 64 << 20
 	b := make([]byte, 0, size+1024)
 	words := []string{"pending", "shipped", "harbour", "anchor", "manifest", "ballast", "returned", "north"}
 	for i := 0; len(b) < size; i++ {
@@ -30,7 +31,7 @@ var jsonRecords = sync.OnceValue(func() []byte {
 			i, r.IntN(100_000), words[r.IntN(8)], r.IntN(10_000), r.IntN(100), words[r.IntN(8)], words[r.IntN(8)], 1+r.IntN(12), 1+r.IntN(28), r.IntN(24), r.Uint64())
 	}
 	return b[:size]
-})
+}
 
 // pieces yields a state in pieces of 256 KiB, as a view of the application data
 // does, and keeps io.Copy from taking a shorter way.

@@ -12,7 +12,7 @@ import (
 func (b *snapshotBehavior) handleFiles(r *Request) {
 	switch c := r.Command.(type) {
 	case messages.ListSnapshots:
-		b.work(r, func() messages.Reply {
+		b.read(r, func() messages.Reply {
 			list := func() ([]messages.SnapshotInfo, []*messages.CorruptError, error) { return b.store.List(c.Group) }
 			if c.All {
 				list = b.store.ListAll
@@ -21,7 +21,7 @@ func (b *snapshotBehavior) handleFiles(r *Request) {
 			return messages.SnapshotsListed{Tag: c.Tag, Group: c.Group, Snapshots: infos, Damaged: damaged, Err: err}
 		})
 	case messages.ListSnapshotFiles:
-		b.work(r, func() messages.Reply { return b.listFiles(c) })
+		b.read(r, func() messages.Reply { return b.listFiles(c) })
 	case messages.DeleteSnapshot:
 		b.work(r, func() messages.Reply {
 			return messages.SnapshotDeleted{Tag: c.Tag, Group: c.Group, Err: b.store.Delete(c.ID)}

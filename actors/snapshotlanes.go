@@ -60,8 +60,8 @@ func (b *snapshotBehavior) freeLane() int {
 // snapshots is done in order.
 func (b *snapshotBehavior) work(r *Request, f func() messages.Reply) { b.workIn(0, r, f) }
 
-// read answers a request that reads whole files and changes nothing. It gets a
-// lane like a stream, so that nobody waits for it.
+// read answers a request that reads files and changes nothing. It gets a lane
+// like a stream, so that it waits for no change that hangs, and nobody for it.
 func (b *snapshotBehavior) read(r *Request, f func() messages.Reply) { b.workIn(b.freeLane(), r, f) }
 
 func (b *snapshotBehavior) workIn(lane int, r *Request, f func() messages.Reply) {

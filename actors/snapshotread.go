@@ -17,28 +17,26 @@ const defaultChunk = 256 << 10
 func (b *snapshotBehavior) openSnapshot(r *Request, c messages.OpenSnapshot) {
 	s := &stream{random: c.Random}
 	b.openReader(r, s, func() (o messages.SnapshotOpened, events []any, err error) {
-		open, id := b.store.Open, c.ID
-		switch {
-		case c.Random:
-			open = b.store.OpenAt
-			if id == "" {
-				id, events, err = b.newest(c.Group)
+		var rd snapshot.Reader
+		open := func(id string) (err error) {
+			if c.Random || c.ID == "" { // which has just been read whole
+				rd, err = b.store.OpenAt(id)
+			} else {
+				rd, err = b.store.Open(id)
 			}
-		case id == "":
-			open = b.store.OpenAt // Latest has just read it whole
-			id, events, err = b.newestGood(c.Group)
+			return err
 		}
-		if err != nil {
-			return o, events, err
+		find := b.newestGood
+		if c.Random {
+			find = b.newest
 		}
-		rd, err := open(id)
-		if err != nil {
+		if events, err = openOf(c.ID, c.Group, find, open); err != nil {
 			return o, events, err
 		}
 		s.reader, s.at = rd, rd
 		o.Info = rd.Info()
 		if c.Offset < 0 || c.Offset > o.Info.RawBytes || c.Random && c.Offset != 0 {
-			err = fmt.Errorf("%s: open %s at offset %d of %d: %w", b.host.PID().ID, id, c.Offset, o.Info.RawBytes, messages.ErrInvalid)
+			err = fmt.Errorf("%s: open %s at offset %d of %d: %w", b.host.PID().ID, o.Info.ID, c.Offset, o.Info.RawBytes, messages.ErrInvalid)
 		} else {
 			s.offset, err = rd.Seek(c.Offset, io.SeekStart)
 		}
@@ -54,14 +52,9 @@ func (b *snapshotBehavior) openSnapshot(r *Request, c messages.OpenSnapshot) {
 func (b *snapshotBehavior) exportSnapshot(r *Request, c messages.ExportSnapshot) {
 	s := &stream{}
 	b.openReader(r, s, func() (o messages.SnapshotOpened, events []any, err error) {
-		id := c.ID
-		if id == "" {
-			if id, events, err = b.newestGood(c.Group); err != nil {
-				return o, events, err
-			}
-		}
-		e, err := b.store.Export(id, c.Offset)
-		if err != nil {
+		var e snapshot.Exporter
+		open := func(id string) (err error) { e, err = b.store.Export(id, c.Offset); return err }
+		if events, err = openOf(c.ID, c.Group, b.newestGood, open); err != nil {
 			return o, events, err
 		}
 		s.reader = e
@@ -82,6 +75,7 @@ func (b *snapshotBehavior) openReader(r *Request, s *stream, open func() (messag
 			for _, e := range events {
 				b.host.Event(e)
 			}
+			s.opened = err == nil
 			b.streams.settle(s, err)
 			if err != nil {
 				r.Fail(err)
@@ -91,6 +85,27 @@ func (b *snapshotBehavior) openReader(r *Request, s *stream, open func() (messag
 			r.Reply(o)
 		}
 	})
+}
+
+// openOf opens the snapshot called id, or the newest of the group that find
+// finds. If that is gone before it is open, a newer one has come: it looks again,
+// or the group would be taken for one without snapshots. Not for ever: a store
+// may be wrong about what is there.
+func openOf(id string, group uint64, find func(uint64) (string, []any, error), open func(string) error) (events []any, err error) {
+	if id != "" {
+		return nil, open(id)
+	}
+	for range 16 {
+		found, more, err := find(group)
+		events = append(events, more...)
+		if err != nil {
+			return events, err
+		}
+		if err = open(found); !errors.Is(err, messages.ErrNotFound) {
+			return events, err
+		}
+	}
+	return events, fmt.Errorf("group %d: the newest snapshot was replaced again and again: %w", group, messages.ErrOverloaded)
 }
 
 // newest finds the newest snapshot of a group whose header, index and footer are

@@ -45,6 +45,7 @@ func (b *snapshotBehavior) begin(r *Request, s *stream, open func() (sink, int64
 			s.note.name(begun.ID)
 		}
 		return func() {
+			s.opened = err == nil
 			b.streams.settle(s, err)
 			r.Reply(begun)
 		}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"github.com/ballast-raft/ballast/messages"
-	"github.com/tidwall/wal"
 )
 
 // batch is what one sync makes durable.
@@ -26,7 +25,7 @@ type batch struct {
 	shrinks bool
 
 	// For the time of the write.
-	wal    wal.Batch
+	sizes  []int    // of the records
 	bodies []uint32 // where each record lies in its segment
 }
 
@@ -42,7 +41,7 @@ func (b *batch) clear() {
 	clear(b.changes)
 	clear(b.dirty)
 	*b = batch{records: b.records[:0], ends: b.ends[:0], changes: b.changes[:0], refs: b.refs[:0],
-		dirty: b.dirty, wal: b.wal, bodies: b.bodies[:0]}
+		dirty: b.dirty, sizes: b.sizes[:0], bodies: b.bodies[:0]}
 }
 
 // Append implements Store. The limits are Options.MaxAppendBytes and an index

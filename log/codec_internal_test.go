@@ -108,6 +108,11 @@ func TestGoldenRecords(t *testing.T) {
 			}
 		}
 	}
+	fence := newFence(m.seed(), 77).record(1<<33 + 99)
+	golden(t, "fence", fence)
+	if first, ok := newFence(m.seed(), 77).read(fence); !ok || first != 1<<33+99 {
+		t.Errorf("fence: read as %d, %v", first, ok)
+	}
 	golden(t, "manifest", (&manifest{identity: goldenIdentity, floor: 12345, checkpoint: 23456, ordinal: 77}).encode())
 }
 

@@ -25,6 +25,7 @@ type crashRun struct {
 	options raftlog.Options
 	w       *raftlog.WAL
 	m       *model
+	seen    map[string]int // what the runs have had
 	promise
 }
 
@@ -206,8 +207,26 @@ func (c *crashRun) reopen() {
 		c.t.Fatal(err)
 	}
 	c.rec.Look("closed")
+	c.count()
 	c.options.VerifyAll = c.rng.IntN(3) == 0
 	c.open()
+}
+
+// count notes what there is in a log that was closed.
+func (c *crashRun) count() {
+	c.t.Helper()
+	r, err := raftlog.Inspect(c.dir)
+	if err != nil || len(r.Damage) > 0 {
+		c.t.Fatal(err, r.Damage)
+	}
+	for _, s := range r.Segments {
+		for kind, n := range s.Kinds {
+			c.seen[kind] += n
+		}
+		if s.Recycled {
+			c.seen["recycled"]++
+		}
+	}
 }
 
 func (c *crashRun) open() {
@@ -257,9 +276,12 @@ func TestEveryCrash(t *testing.T) {
 	events := 0
 	seen := map[string]int{}
 	for run := *crashFirst; run < *crashFirst+*crashRuns; run++ {
-		c := &crashRun{t: t, rng: rand.New(rand.NewPCG(run, 1)), dir: filepath.Join(root, fmt.Sprint("run-", run)),
+		c := &crashRun{t: t, rng: rand.New(rand.NewPCG(run, 1)), dir: filepath.Join(root, fmt.Sprint("run-", run)), seen: seen,
 			m: &model{groups: map[uint64]*modelGroup{}}, promise: promise{states: []string{""}},
 			options: raftlog.Options{SegmentBytes: 120 + 60*int(run%4), NoLock: true, MaxOpenFiles: 4}}
+		if run%2 == 1 {
+			c.options.RecycleBytes = 1
+		}
 		if err := os.Mkdir(c.dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -301,15 +323,7 @@ func TestEveryCrash(t *testing.T) {
 		if err := c.w.Close(); err != nil {
 			t.Error(err)
 		}
-		r, err := raftlog.Inspect(c.dir)
-		if err != nil || len(r.Damage) > 0 {
-			t.Fatal(err, r.Damage)
-		}
-		for _, s := range r.Segments {
-			for kind, n := range s.Kinds {
-				seen[kind] += n
-			}
-		}
+		c.count()
 		if err := c.rec.Err(); err != nil {
 			t.Error(err)
 		}
@@ -318,7 +332,7 @@ func TestEveryCrash(t *testing.T) {
 		t.Error(err)
 	}
 	t.Logf("%d images after %d operations, %d cut off again, %d torn writes repaired; %v", pool.Checked(), events, twice.Load(), torn.Load(), seen)
-	for _, what := range []string{"sync", "rename", "remove", "relocated", "checkpoint"} {
+	for _, what := range []string{"sync", "rename", "remove", "relocated", "checkpoint", "recycled"} {
 		if seen[what] == 0 {
 			t.Errorf("no %s in any run", what)
 		}

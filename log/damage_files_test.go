@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	raftlog "github.com/ballast-raft/ballast/log"
@@ -321,6 +322,41 @@ func TestRepairWithAnotherManifest(t *testing.T) {
 			}
 			if got := mustDescribe(t, w); got != h.states[h.durable[k]] {
 				t.Fatalf("batch %d, with a mark %t:\n%s", k, mark, got)
+			}
+			mustClose(t, w)
+		}
+	}
+}
+
+// Nor does Open, whatever its policy, if the mark is damaged as well and cannot
+// say that there should be records.
+func TestAnotherManifestBesideADamagedMark(t *testing.T) {
+	h := smallHistory(t)
+	dir := memory(t)
+	other := smallHistory(t).after[0]
+	for k, good := range h.after {
+		for _, policy := range []raftlog.DamagePolicy{raftlog.RefuseDamage, raftlog.CutAtDamage} {
+			fs := good.clone()
+			fs["MANIFEST"], fs["MARK"] = other["MANIFEST"], slices.Clone(good["MARK"])
+			fs["MARK"][40] ^= 1
+			fs.write(t, dir)
+			options := h.options
+			options.Damage = policy
+			if w, err := raftlog.Open(dir, options); !errors.Is(err, messages.ErrCorrupt) {
+				t.Fatalf("batch %d, policy %d: opened with %+v, %v", k, policy, w.Bounds(0), err)
+			}
+			if cut, err := raftlog.Repair(dir, false, options); !errors.Is(err, messages.ErrCorrupt) {
+				t.Fatalf("batch %d: repaired, %+v, %v", k, cut, err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "MANIFEST"), good["MANIFEST"], 0o644); err != nil {
+				t.Fatal(err)
+			}
+			w, err := raftlog.Open(dir, options) // a damaged mark alone costs nothing
+			if err != nil {
+				t.Fatalf("batch %d, policy %d: %v", k, policy, err)
+			}
+			if got := mustDescribe(t, w); got != h.states[h.durable[k]] {
+				t.Fatalf("batch %d, policy %d:\n%s", k, policy, got)
 			}
 			mustClose(t, w)
 		}

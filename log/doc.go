@@ -27,7 +27,7 @@
 // Integers are little-endian or unsigned varints (shortest form only).
 //
 //	MANIFEST  0   magic "BLSTLOG1"
-//	          8   version, 4 bytes: 2
+//	          8   version, 4 bytes: 3
 //	          12  CRC32C of bytes 0 to 12 and 16 to 64, 4 bytes
 //	          16  identity of the log, 16 random bytes
 //	          32  floor, 8 bytes: wal index of the first record that must exist
@@ -36,7 +36,9 @@
 //	          48  ordinal of the segment that the floor begins, 8 bytes
 //	          56  zero, 8 bytes
 //
-//	segment   (length varint, record)*, then nothing but zeros
+//	segment   (length varint, record)*, then nothing but zeros; or, if its file
+//	          was an older segment, (length varint, fence or record)* with a fence
+//	          first and before every batch, a zero, and older records
 //	record    0   check, 4 bytes
 //	          4   kind (bits 0 to 2) and flags (bits 3 to 7), 1 byte
 //	          5   body
@@ -56,7 +58,9 @@
 //	bit 3  the body begins with the group; otherwise the group is 0
 //
 //	kind  name            other flags                  body (all varints, but for data)
-//	0     extended        -                            reserved: the next byte is the kind
+//	0     extended        -                            the next byte is the kind: 1 a fence, which
+//	                                                   has no wal index of its own; others are
+//	                                                   reserved
 //	1     append          bit 4 hard state             [group] [term vote commit]
 //	                      bit 5 terms differ           [first index, first term, count, entry*]
 //	                      bit 6 types                  (no entries: nothing after the hard state)
@@ -72,6 +76,8 @@
 //
 //	entry           [type, 1 byte, if bit 6] [term minus the term before, if bit 5 and not the
 //	                first] [length, but for the last entry] data
+//	fence           magic, 8 bytes (by the seed and the segment's ordinal), and the wal index
+//	                of the record behind it, 8 bytes, or zero at the beginning of the segment
 //	group metadata  group, first, count of entries, term of first-1, term of the last entry,
 //	                hard state (term vote commit), count of stable values,
 //	                (name length, name, value length, value)*; in ascending order

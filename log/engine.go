@@ -25,8 +25,20 @@ import (
 // all that is lost is speed (TestEngineForgets tells).
 type engine struct {
 	*wal.Log
-	data *[]byte
-	ends reflect.Value // a slice, settable
+	data  *[]byte
+	ends  reflect.Value // a slice, settable
+	file  **os.File     // what it writes to
+	batch wal.Batch
+	// entries and payload are those of batch: the positions of a write, and its
+	// records without a copy of their own. Nil if the engine has other fields.
+	entries *[]batchEntry
+	payload *[]byte
+}
+
+// batchEntry has the layout of the engine's own.
+type batchEntry struct {
+	index uint64
+	size  int
 }
 
 // openEngine opens the engine in a segment. It reads the file that is there, so
@@ -48,10 +60,70 @@ func openEngine(dir string) (*engine, error) {
 		return nil, err
 	}
 	e := &engine{Log: l}
-	if e.data, e.ends, err = engineFields(l); err != nil {
-		e.data = nil
+	if e.data, e.ends, e.file, err = engineFields(l); err != nil {
+		e.data, e.file = nil, nil
 	}
+	e.entries, e.payload = batchFields(&e.batch)
 	return e, nil
+}
+
+// batchFields finds what Batch.Write would fill.
+func batchFields(b *wal.Batch) (entries *[]batchEntry, payload *[]byte) {
+	v := reflect.ValueOf(b).Elem()
+	e, p := v.FieldByName("entries"), v.FieldByName("datas")
+	if v.NumField() != 2 || !e.IsValid() || e.Kind() != reflect.Slice || !p.IsValid() || p.Type() != reflect.TypeFor[[]byte]() {
+		return nil, nil
+	}
+	if t, want := e.Type().Elem(), reflect.TypeFor[batchEntry](); t.Kind() != reflect.Struct || !sameFields(t, want) {
+		return nil, nil
+	}
+	return (*[]batchEntry)(unsafe.Pointer(e.UnsafeAddr())), (*[]byte)(unsafe.Pointer(p.UnsafeAddr()))
+}
+
+// sameFields compares the names, the types and the order of fields.
+func sameFields(a, b reflect.Type) bool {
+	if a.NumField() != b.NumField() {
+		return false
+	}
+	for i := range a.NumField() {
+		if x, y := a.Field(i), b.Field(i); x.Name != y.Name || x.Type != y.Type {
+			return false
+		}
+	}
+	return true
+}
+
+// write appends records, which lie one after the other, from the engine's index
+// first on.
+func (e *engine) write(first uint64, records []byte, sizes []int) error {
+	e.batch.Clear()
+	if e.entries == nil {
+		for i, n := range sizes {
+			e.batch.Write(first+uint64(i), records[:n])
+			records = records[n:]
+		}
+		return e.WriteBatch(&e.batch)
+	}
+	for i, n := range sizes {
+		*e.entries = append(*e.entries, batchEntry{first + uint64(i), n})
+	}
+	*e.payload = records
+	err := e.WriteBatch(&e.batch)
+	*e.payload = nil // it goes on to belong to the caller
+	return err
+}
+
+// moveTo has an engine that has written nothing yet write to another file, from
+// its beginning: it would take what that holds for its own records if it opened
+// it.
+func (e *engine) moveTo(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	err = (*e.file).Close()
+	*e.file = f
+	return err
 }
 
 // foreign reports an error if there is a file in a segment that the engine
@@ -77,23 +149,28 @@ func foreign(dir string) error {
 	return nil
 }
 
-// engineFields finds the tail segment's copy of its file, and the positions of
-// the records in it.
-func engineFields(l *wal.Log) (data *[]byte, ends reflect.Value, err error) {
+// engineFields finds the tail segment's copy of its file, the positions of the
+// records in it, and the file.
+func engineFields(l *wal.Log) (data *[]byte, ends reflect.Value, file **os.File, err error) {
 	unknown := errors.New("the engine has other fields")
 	segments := reflect.ValueOf(l).Elem().FieldByName("segments")
 	if !segments.IsValid() || segments.Kind() != reflect.Slice || segments.Len() == 0 {
-		return nil, ends, unknown
+		return nil, ends, nil, unknown
 	}
 	tail := segments.Index(segments.Len() - 1)
 	if tail.Kind() != reflect.Pointer || tail.Type().Elem().Kind() != reflect.Struct {
-		return nil, ends, unknown
+		return nil, ends, nil, unknown
 	}
 	b, p := tail.Elem().FieldByName("ebuf"), tail.Elem().FieldByName("epos")
 	if !b.IsValid() || b.Type() != reflect.TypeFor[[]byte]() || !p.IsValid() || p.Kind() != reflect.Slice {
-		return nil, ends, unknown
+		return nil, ends, nil, unknown
 	}
-	return (*[]byte)(unsafe.Pointer(b.UnsafeAddr())), reflect.NewAt(p.Type(), unsafe.Pointer(p.UnsafeAddr())).Elem(), nil
+	f := reflect.ValueOf(l).Elem().FieldByName("sfile")
+	if !f.IsValid() || f.Type() != reflect.TypeFor[*os.File]() || f.IsNil() {
+		return nil, ends, nil, unknown
+	}
+	return (*[]byte)(unsafe.Pointer(b.UnsafeAddr())), reflect.NewAt(p.Type(), unsafe.Pointer(p.UnsafeAddr())).Elem(),
+		(**os.File)(unsafe.Pointer(f.UnsafeAddr())), nil
 }
 
 // forget empties the engine's copy of what it has written; a write appends to

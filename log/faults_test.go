@@ -20,6 +20,12 @@ import (
 // for each: while it is made, while it appends, rolls, compacts and
 // relocates.
 func TestDiskFailure(t *testing.T) {
+	for _, recycle := range []int{0, 1} {
+		t.Run(fmt.Sprintf("RecycleBytes %d", recycle), func(t *testing.T) { testDiskFailure(t, recycle) })
+	}
+}
+
+func testDiskFailure(t *testing.T, recycle int) {
 	// The script appends, and compacts now and then; each round is one sync.
 	script := func(w *raftlog.WAL, acked *uint64) error {
 		if _, err := w.Append(5, entries(1, 1, 2), hard(1, 2, 0)); err != nil {
@@ -46,7 +52,7 @@ func TestDiskFailure(t *testing.T) {
 		}
 		return nil
 	}
-	options := raftlog.Options{SegmentBytes: 256}
+	options := raftlog.Options{SegmentBytes: 256, RecycleBytes: recycle}
 	count := &faults{}
 	o := options
 	o.Disk = count.disk()
@@ -131,8 +137,14 @@ func TestDiskFailure(t *testing.T) {
 		}
 		mustClose(t, w)
 	}
-	for _, what := range []string{"sync", "rename", "remove", "sync " + logFile, "sync MARK", "rename MANIFEST",
-		"remove " + logFile, "remove SUMMARY", "remove 00000001", "sync directory wal", "sync directory 00000002"} {
+	steps := []string{"sync", "rename", "remove", "sync " + logFile, "sync MARK", "rename MANIFEST",
+		"remove SUMMARY", "remove 00000001", "sync directory wal", "sync directory 00000002"}
+	if recycle == 0 {
+		steps = append(steps, "remove "+logFile)
+	} else { // kept, begun, named, and given back
+		steps = append(steps, "rename segment-00000001.tmp", "sync segment-00000001.tmp", "rename "+logFile, "remove segment-00000016.tmp")
+	}
+	for _, what := range steps {
 		if !seen[what] {
 			t.Errorf("no %s failed: %v", what, seen)
 		}

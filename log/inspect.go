@@ -55,8 +55,11 @@ type SegmentReport struct {
 	// if there is none.
 	First, Last uint64
 	// Size of the file; Good is how much of it good records take up, and
-	// Zeros how much is zeros after them.
-	Size, Good, Zeros int64
+	// Ahead how much follows them that is not in use yet.
+	Size, Good, Ahead int64
+	// Recycled: the file has been a segment before, so what lies ahead are older
+	// records, and not zeros.
+	Recycled bool
 	// Summary says whether the segment is closed and has a good summary, which
 	// the next Open reads instead of its records.
 	Summary bool
@@ -177,6 +180,7 @@ func InspectRecords(dir string, visit func(RecordReport)) (Report, error) {
 			}
 			seg = r.segment(s, i)
 		}
+		seg.Recycled = f.fenced
 		if seg.Last < seg.First {
 			seg.First, seg.Last = next, next-1
 		}
@@ -185,7 +189,7 @@ func InspectRecords(dir string, visit func(RecordReport)) (Report, error) {
 			seg.Summary = sum.first == seg.First && sum.size == f.logSize
 		}
 		if i < len(s.found)-1 || err == nil && s.torn == "" {
-			seg.Zeros = max(0, f.logSize-f.segment.size)
+			seg.Ahead = max(0, f.logSize-f.segment.size)
 		}
 	}
 	if err == nil {
@@ -271,8 +275,8 @@ func (r *Report) rest(s *logScan, i int, see seer) error {
 	if err != nil {
 		return err
 	}
-	start := firstIndex(data, s.last+1, s.seed)
-	got := scanSegment(data, start, s.seed, func(at uint64, offset, body int, rec []byte) error {
+	start := firstIndex(data, s.last+1, s.seed, f.segment.ordinal)
+	got := scanSegment(data, start, s.seed, f.segment.ordinal, func(at uint64, offset, body int, rec []byte) error {
 		c, _, err := decodeRecord(rec, nil, false)
 		if err != nil {
 			return err
@@ -290,7 +294,14 @@ func (r *Report) rest(s *logScan, i int, see seer) error {
 
 // firstIndex is the wal index of the first record of a segment, as its check
 // implies, if that is no less than the one that would follow the last good one.
-func firstIndex(data []byte, least uint64, seed uint32) uint64 {
+func firstIndex(data []byte, least uint64, seed, ordinal uint32) uint64 {
+	fence := newFence(seed, ordinal)
+	if first, ok := fence.cut(data); ok && first == 0 {
+		if first, ok = fence.cut(data[fenceFramed:]); ok {
+			return max(first, least)
+		}
+		return least
+	}
 	rec, _, reason := cutFrame(data)
 	if reason != "" {
 		return least

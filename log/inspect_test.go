@@ -42,7 +42,7 @@ func TestInspect(t *testing.T) {
 	for i, s := range r.Segments {
 		closed := i < len(segments)-1
 		if s.Path != filepath.Join(dir, segments[i]) || s.Summary != closed || s.Good != int64(h.ends[last][segments[i]]) ||
-			s.Good+s.Zeros != s.Size || closed != (s.Zeros == 0) {
+			s.Good+s.Ahead != s.Size || closed != (s.Ahead == 0) {
 			t.Errorf("%+v", s)
 		}
 	}

@@ -30,7 +30,7 @@ func appendUntilKilled(dir string) {
 			os.Exit(1)
 		}
 	}
-	w, err := raftlog.Open(dir, raftlog.Options{SegmentBytes: 8 << 10})
+	w, err := raftlog.Open(dir, raftlog.Options{SegmentBytes: 8 << 10, RecycleBytes: 1})
 	fail(err)
 	go func() {
 		for { // as fast as it can, so that kills hit it

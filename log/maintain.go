@@ -69,6 +69,11 @@ func (w *WAL) maintain() (sync bool, err error) {
 		return false, err
 	}
 	w.mend()
+	if !w.recycles() {
+		if err := w.dropSpares(); err != nil {
+			return false, err
+		}
+	}
 	staged, err := w.relocate()
 	if err := w.later(err); err != nil {
 		return false, err
@@ -223,6 +228,9 @@ func (w *WAL) remove() error {
 		s.removed.Store(true)
 		if err := w.readers.forget(s); err != nil {
 			return fmt.Errorf("remove segment: %w", err)
+		}
+		if err := w.keep(s); err != nil {
+			return w.later(fmt.Errorf("keep segment: %w", durable.Wrap(err)))
 		}
 		if err := removeSegment(w.disk, s.dir); err != nil {
 			return w.later(fmt.Errorf("remove segment: %w", durable.Wrap(err)))

@@ -17,7 +17,7 @@ const (
 	manifestName    = "MANIFEST"
 	markName        = "MARK"
 	manifestMagic   = "BLSTLOG1"
-	manifestVersion = 2
+	manifestVersion = 3
 	manifestSize    = 64
 )
 

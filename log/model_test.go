@@ -217,7 +217,8 @@ func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n++
 		dir := filepath.Join(root, fmt.Sprint(n))
-		options := raftlog.Options{NoLock: true, SegmentBytes: rapid.IntRange(64, 600).Draw(t, "segment bytes"), MaxOpenFiles: 3}
+		options := raftlog.Options{NoLock: true, SegmentBytes: rapid.IntRange(64, 600).Draw(t, "segment bytes"),
+			RecycleBytes: rapid.IntRange(0, 100).Draw(t, "recycle bytes"), MaxOpenFiles: 3}
 		w, err := raftlog.Open(dir, options)
 		if err != nil {
 			t.Fatal(err)

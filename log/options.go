@@ -28,6 +28,12 @@ type Options struct {
 	// default 64 MiB, 64 to 1 GiB. A second batch of that size may be on its
 	// way to the disk.
 	MaxBatchBytes int
+	// RecycleBytes is the mean size of the latest batches from which the files of
+	// segments that were removed are written again, instead of new ones that are
+	// filled with zeros first, which doubles what is written. Up to 8 files are
+	// kept for it. Bytes, default 256 KiB. Smaller: the 23 bytes that precede each
+	// batch in such a file count for more. Larger: more zeros are written.
+	RecycleBytes int
 	// ReserveBytes is the free space below which appends are refused with
 	// messages.ErrDiskFull, so that truncations, which give space back, can
 	// still be written. Bytes, default 8 MiB. Larger: appends stop earlier.
@@ -63,6 +69,7 @@ const (
 	defaultMaxAppendBytes = 64 << 20
 	defaultMaxBatchBytes  = 64 << 20
 	defaultReserveBytes   = 8 << 20
+	defaultRecycleBytes   = 256 << 10
 	defaultMaxOpenFiles   = 128
 	defaultRangeBytes     = 1 << 20
 )
@@ -81,6 +88,9 @@ func (o Options) Validate() error {
 	}
 	if o.MaxBatchBytes != 0 && (o.MaxBatchBytes < 64 || o.MaxBatchBytes > maxAppendLimit) {
 		bad("MaxBatchBytes", o.MaxBatchBytes, fmt.Sprintf("64 to %d", maxAppendLimit))
+	}
+	if o.RecycleBytes < 0 {
+		bad("RecycleBytes", o.RecycleBytes, "0 or more")
 	}
 	if o.Damage > CutAtDamage {
 		bad("Damage", o.Damage, "RefuseDamage or CutAtDamage")
@@ -106,6 +116,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxBatchBytes == 0 {
 		o.MaxBatchBytes = defaultMaxBatchBytes
+	}
+	if o.RecycleBytes == 0 {
+		o.RecycleBytes = defaultRecycleBytes
 	}
 	if o.ReserveBytes == 0 {
 		o.ReserveBytes = defaultReserveBytes

@@ -169,7 +169,7 @@ func TestPowerCut(t *testing.T) {
 		states := []string{""}
 		acknowledged := 0
 		d := &powerDisk{root: root, synced: map[uint64][]byte{}, names: map[uint64]map[string]node{}}
-		options := raftlog.Options{SegmentBytes: 300, NoLock: true}
+		options := raftlog.Options{SegmentBytes: 300, RecycleBytes: int(seed % 2), NoLock: true}
 		d.cut = func() {
 			cuts++
 			left, dirs := d.after(t, r, cuts%3 == 0)

@@ -26,7 +26,8 @@ func TestModelOfMovedEntries(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n++
 		dir := filepath.Join(root, fmt.Sprint(n))
-		options := raftlog.Options{NoLock: true, SegmentBytes: rapid.IntRange(64, 200).Draw(t, "segment bytes"), MaxOpenFiles: 3}
+		options := raftlog.Options{NoLock: true, SegmentBytes: rapid.IntRange(64, 200).Draw(t, "segment bytes"),
+			RecycleBytes: rapid.IntRange(0, 100).Draw(t, "recycle bytes"), MaxOpenFiles: 3}
 		w, err := raftlog.Open(dir, options)
 		if err != nil {
 			t.Fatal(err)
@@ -161,7 +162,7 @@ func TestFailureBesideEverything(t *testing.T) {
 	for i := range 60 {
 		dir := memory(t)
 		var d failOnce
-		o := raftlog.Options{SegmentBytes: 150, MaxOpenFiles: 2, Disk: d.disk()}
+		o := raftlog.Options{SegmentBytes: 150, RecycleBytes: i % 2, MaxOpenFiles: 2, Disk: d.disk()}
 		w := mustOpen(t, dir, o)
 		put(t, w, 9, 1, "lagging", "", "entries")
 		mustSync(t, w)

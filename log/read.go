@@ -323,7 +323,7 @@ func (s *segment) refold(seed uint32, records uint64, size int64) (*fold, scanne
 	}
 	f := newFold()
 	var refs []entryRef
-	got := scanSegment(data, s.first, seed, func(_ uint64, _, body int, rec []byte) error {
+	got := scanSegment(data, s.first, seed, s.ordinal, func(_ uint64, _, body int, rec []byte) error {
 		c, r, err := decodeRecord(rec, refs[:0], true)
 		if err != nil {
 			return err
@@ -371,13 +371,16 @@ func (w *WAL) read(s *segment, data []byte, offset int64) error {
 		return err
 	}
 	defer w.readers.release(h)
-	if n, err := h.f.ReadAt(data, offset); n < len(data) {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		return err
+	n, err := h.f.ReadAt(data, offset)
+	switch {
+	case s.removed.Load():
+		return errRemoved // by now the file may be another segment
+	case n == len(data):
+		return nil
+	case err == io.EOF:
+		return io.ErrUnexpectedEOF
 	}
-	return nil
+	return err
 }
 
 func (f *found) damage(reason string) *messages.CorruptError {

@@ -117,6 +117,7 @@ func (w *WAL) recover() (err error) {
 		w.segments = append(w.segments, w.tail.segment)
 	}
 	w.base = w.segments[0].ordinal
+	w.movable = w.tail.engine.file != nil
 	w.tailOrdinal, w.tailUsed = w.tail.ordinal, w.tail.next > 1
 	w.staged = make(map[uint64]*cursor, len(w.index.groups))
 	for id, g := range w.index.groups {
@@ -147,7 +148,8 @@ func (w *WAL) openTail(s *logScan) (*writer, error) {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
-		t := &writer{segment: f.segment, next: f.records + 1, end: f.size, filled: f.size}
+		t := &writer{segment: f.segment, next: f.frames + 1, end: f.size, filled: f.size,
+			fenced: f.fenced && f.frames > 0, fence: newFence(s.seed, f.segment.ordinal)}
 		if t.engine, err = openEngine(t.dir); err != nil {
 			return nil, fmt.Errorf("engine: %w", err)
 		}
@@ -155,8 +157,8 @@ func (w *WAL) openTail(s *logScan) (*writer, error) {
 			return nil, errors.Join(err, t.engine.Close())
 		}
 		last, err := t.engine.LastIndex()
-		if err == nil && last != f.records {
-			err = fmt.Errorf("the engine found %d records, and recovery %d", last, f.records)
+		if err == nil && last != f.frames {
+			err = fmt.Errorf("the engine found %d records, and recovery %d", last, f.frames)
 		}
 		if err != nil {
 			return nil, errors.Join(err, t.close(false))

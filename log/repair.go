@@ -45,7 +45,7 @@ func (s *logScan) lost() *messages.LogCut {
 		if data, err := readFile(nil, f.segment.logPath(), f.logSize); err == nil {
 			// The damaged record's length may still lead to the next.
 			if _, size, reason := cutFrame(data[f.size:]); reason == "" {
-				next = s.survey(data[int(f.size)+size:], next+1, see)
+				next = s.survey(data[int(f.size)+size:], next+1, f.segment.ordinal, see)
 			}
 		}
 	}
@@ -53,7 +53,7 @@ func (s *logScan) lost() *messages.LogCut {
 		cut.Segments++
 		cut.Bytes += max(0, f.logSize)
 		if data, err := readFile(nil, f.segment.logPath(), max(0, f.logSize)); err == nil {
-			next = s.survey(data, firstIndex(data, next, s.seed), see)
+			next = s.survey(data, firstIndex(data, next, s.seed, f.segment.ordinal), f.segment.ordinal, see)
 		}
 	}
 	cut.Records = max(cut.Records, next-1-s.last)
@@ -70,8 +70,8 @@ func (s *logScan) lost() *messages.LogCut {
 }
 
 // survey reads the good records from at on, and returns the index after them.
-func (s *logScan) survey(data []byte, at uint64, see func(c *change)) uint64 {
-	return scanSegment(data, at, s.seed, func(_ uint64, _, _ int, rec []byte) error {
+func (s *logScan) survey(data []byte, at uint64, ordinal uint32, see func(c *change)) uint64 {
+	return scanSegment(data, at, s.seed, ordinal, func(_ uint64, _, _ int, rec []byte) error {
 		c, _, err := decodeRecord(rec, nil, false)
 		if err == nil {
 			see(&c)
@@ -108,14 +108,12 @@ func Repair(dir string, dryRun bool, options Options) (*messages.LogCut, error) 
 		err = nil
 	}
 	if err == nil {
-		err = s.verify(nil)
+		if err = s.verify(nil); err != nil && mark != nil {
+			err = fmt.Errorf("%w; and %w", mark, err)
+		}
 	}
 	if err == nil && mark != nil && mark.Offset >= 0 && s.damage != nil {
 		err = fmt.Errorf("%w; and %w", mark, s.damage)
-	}
-	if err == nil && mark != nil && s.last < s.manifest.floor && (s.damage != nil || s.torn != "") {
-		path, offset := s.end()
-		err = fmt.Errorf("%w; and %w", mark, s.corrupt(path, offset, "no record here is of the log that the manifest names"))
 	}
 	switch {
 	case err != nil:

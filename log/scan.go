@@ -16,6 +16,11 @@ type scanned struct {
 	// ends.
 	next uint64
 	end  int
+	// frames is how many records the engine counts up to end: fences too.
+	frames uint64
+	// fenced: the file had been a segment before, so that behind the end there
+	// may be what is left of it.
+	fenced bool
 	// reason says what is wrong at end; empty if nothing is.
 	reason string
 	// refused is set if the record at end has a good checksum, and contents
@@ -30,12 +35,31 @@ type scanned struct {
 type visitor func(at uint64, offset, body int, rec []byte) error
 
 // scanSegment reads the records of a segment up to the first that is not good.
-func scanSegment(data []byte, start uint64, seed uint32, visit visitor) scanned {
-	s := scanned{next: start}
+func scanSegment(data []byte, start uint64, seed, ordinal uint32, visit visitor) (s scanned) {
+	s.next = start
+	fence := newFence(seed, ordinal)
+	if first, ok := fence.cut(data); ok && first == 0 {
+		s.fenced, s.end, s.frames = true, fenceFramed, 1
+	}
+	var end int // of the last record
+	var frames uint64
+	open := false // a fence was read, and no record behind it
+	defer func() { s.end, s.frames = end, frames }()
 	for s.end < len(data) {
+		if first, ok := fence.cut(data[s.end:]); ok && !open && first == s.next {
+			open = true
+			s.end += fenceFramed
+			s.frames++
+			continue
+		}
+		if data[s.end] == 0 && s.fenced && !open {
+			return s
+		}
 		if data[s.end] == 0 {
 			if i := firstNonZero(data[s.end:]); i >= 0 {
 				s.reason = fmt.Sprintf("zeros where a record should be, and something after %d of them", i)
+			} else if open {
+				s.reason = "zeros behind a fence"
 			}
 			return s
 		}
@@ -54,6 +78,11 @@ func scanSegment(data []byte, start uint64, seed uint32, visit visitor) scanned 
 		}
 		s.end += size
 		s.next++
+		s.frames++
+		end, frames, open = s.end, s.frames, false
+	}
+	if open {
+		s.reason = "the file ends behind a fence"
 	}
 	return s
 }
@@ -78,6 +107,8 @@ type foundSegment struct {
 	segmentFiles
 	*segment
 	records uint64
+	frames  uint64 // as the engine counts them
+	fenced  bool
 	// blank: nothing was ever written to it.
 	blank bool
 }
@@ -171,7 +202,7 @@ func (s *logScan) sift() error {
 			if err != nil {
 				return err
 			}
-			if !allZero(data) {
+			if !allZero(data) && !s.unused(f.segment, data) {
 				return nil
 			}
 		}
@@ -213,6 +244,13 @@ func (s *logScan) verify(visit seer) error {
 		return err
 	}
 	end, offset := s.end()
+	if !s.markOK && s.last < s.manifest.floor && (s.damage != nil || s.torn != "") {
+		// Not a torn first write: a mark is only written over when what it says
+		// is durable, so one that a crash has torn has a good record beside it.
+		// To cut here would be to take a log for an empty one because the
+		// manifest is of another.
+		return s.corrupt(end, offset, "no record here is of the log that the manifest names, and the mark does not say whether there should be one")
+	}
 	if s.partial {
 		c := &messages.CorruptError{Path: end, Offset: offset, Index: s.near + 1,
 			Reason: fmt.Sprintf("the log ends before the checkpoint at record %d, which stands for what was compacted", s.manifest.checkpoint)}
@@ -345,7 +383,7 @@ func (s *logScan) scan(i int, data []byte, markSeen *bool, visit seer) error {
 		*markSeen = true // nothing of this segment had been acknowledged
 	}
 	var refs []entryRef
-	got := scanSegment(data, seg.first, s.seed, func(at uint64, offset, body int, rec []byte) error {
+	got := scanSegment(data, seg.first, s.seed, seg.ordinal, func(at uint64, offset, body int, rec []byte) error {
 		c, r, err := decodeRecord(rec, refs[:0], true)
 		if err != nil {
 			return err
@@ -372,6 +410,14 @@ func (s *logScan) scan(i int, data []byte, markSeen *bool, visit seer) error {
 	s.near = max(s.near, seg.fold.near)
 	s.last = got.next - 1
 	seg.size, f.records = int64(got.end), got.next-seg.first
+	f.frames, f.fenced = got.frames, got.fenced
+	witness := -1
+	if got.fenced && i == len(s.found)-1 {
+		witness = newFence(s.seed, seg.ordinal).after(data, got.end, got.next)
+	}
+	if got.reason == "" && witness >= 0 {
+		got.reason = "zeros where a record should be"
+	}
 	if got.reason == "" {
 		if got.end == 0 && i < len(s.found)-1 {
 			// A segment is left only once there is a record in it.
@@ -388,6 +434,13 @@ func (s *logScan) scan(i int, data []byte, markSeen *bool, visit seer) error {
 		return s.corrupt(seg.logPath(), int64(got.end), got.reason)
 	case got.next <= s.acknowledged:
 		return s.corrupt(seg.logPath(), int64(got.end), got.reason+", and it had been acknowledged")
+	}
+	if got.fenced {
+		if witness >= 0 {
+			return s.corrupt(seg.logPath(), int64(got.end), fmt.Sprintf("%s, and the fence at offset %d shows that it had been acknowledged", got.reason, witness))
+		}
+		s.torn = got.reason
+		return nil
 	}
 	missing := 1
 	if i > 0 && got.end == 0 {

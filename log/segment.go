@@ -123,8 +123,21 @@ type writer struct {
 	log    *os.File // our descriptor of the engine's file
 	next   uint64   // the engine's index of the next record
 	end    int64    // where it will go
-	// filled is the size of the file: from end on it holds zeros.
+	// filled is the size of the file: from end on it holds zeros, or, if it is
+	// fenced, a zero and then older records.
 	filled int64
+	// fenced: the file was a spare, and each batch is preceded by a fence.
+	fenced bool
+	fence  fence
+}
+
+// terminate ends what a fenced segment holds at an offset.
+func (t *writer) terminate(at int64) error {
+	if at >= t.filled {
+		return nil
+	}
+	_, err := t.log.WriteAt(zeros[:1], at)
+	return err
 }
 
 // close closes the files, after cutting off the zeros if cut is set. The engine

@@ -26,6 +26,10 @@ const smallReserve = 64 << 10
 func (w *WAL) Sync() (changes int, err error) {
 	w.syncing.Lock()
 	defer w.syncing.Unlock()
+	if err := w.makeRoom(); err != nil {
+		w.fail(err)
+		return 0, fmt.Errorf("log: sync: %w", err)
+	}
 	b, changes, err := w.seal()
 	if err != nil {
 		return changes, fmt.Errorf("log: sync: %w", err)
@@ -151,27 +155,39 @@ func (w *WAL) commit(b *batch) error {
 		return err
 	}
 	w.meanBatch.Store((7*w.meanBatch.Load() + b.framed) / 8)
-	if size := t.end + b.framed; size > t.filled && b.roomy { // zeros must not take the last of the space
+	at := t.end
+	if t.fenced {
+		at += fenceFramed
+	}
+	if size := at + b.framed; size > t.filled && b.roomy { // zeros must not take the last of the space
 		if w.meanBatch.Load() >= reserveFrom {
 			t.reserve(max(size, w.fillSize()))
 		} else if err := durable.Wrap(t.fill(size+min(fillStep, w.fillSize()), false)); err != nil && !errors.Is(err, messages.ErrDiskFull) {
 			return err
 		}
 	}
+	if t.fenced {
+		if err := t.terminate(at + b.framed); err != nil {
+			return durable.Wrap(err)
+		}
+		if err := t.engine.Write(t.next, t.fence.record(b.first)); err != nil {
+			return fmt.Errorf("write the fence before %d: %w", b.first, durable.Wrap(err))
+		}
+		t.next++
+	}
 	b.bodies = b.bodies[:0]
-	at := t.end
 	start := 0
-	b.wal.Clear()
+	b.sizes = b.sizes[:0]
 	for i, end := range b.ends {
 		rec := b.records[start:end]
 		putCheck(rec, b.first+uint64(i), w.seed)
-		b.wal.Write(t.next+uint64(i), rec)
+		b.sizes = append(b.sizes, len(rec))
 		at += int64(uvarintLen(uint64(len(rec))))
 		b.bodies = append(b.bodies, uint32(at))
 		at += int64(len(rec))
 		start = end
 	}
-	if err := t.engine.WriteBatch(&b.wal); err != nil {
+	if err := t.engine.write(t.next, b.records, b.sizes); err != nil {
 		return fmt.Errorf("write %d records from %d: %w", len(b.changes), b.first, durable.Wrap(err))
 	}
 	t.engine.forget()
@@ -201,7 +217,9 @@ func (w *WAL) room(b *batch) (*writer, error) {
 	t := w.tail
 	limit := int64(w.options.SegmentBytes)
 	after := t.end + b.framed
-	if t.next == 1 || t.end < limit && after <= math.MaxUint32 {
+	// A spare is left before it has to grow.
+	full := t.end >= limit || t.fenced && t.end >= limit-limit/8 && after+fenceFramed > t.filled
+	if t.next == 1 || !full && after <= math.MaxUint32 {
 		return t, nil
 	}
 	next := w.takeReady()
@@ -226,7 +244,7 @@ func (w *WAL) room(b *batch) (*writer, error) {
 		}
 	}
 	if next == nil {
-		if t.end >= w.remindAt { // Maintain may have been unable to prepare one
+		if t.end >= max(limit, w.remindAt) { // Maintain may have been unable to prepare one
 			w.due.Store(true)
 			w.remindAt = t.end + limit/4
 		}
@@ -235,7 +253,7 @@ func (w *WAL) room(b *batch) (*writer, error) {
 	w.remindAt = 0
 	next.first = b.first
 	w.handover.Lock()
-	w.left = append(w.left, &leftSegment{writer: t, records: t.next - 1})
+	w.left = append(w.left, &leftSegment{writer: t, records: b.first - t.first})
 	w.tailOrdinal, w.tailUsed = next.ordinal, false
 	w.handover.Unlock()
 	w.tail = next

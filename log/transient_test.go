@@ -20,9 +20,15 @@ import (
 // in a run of its own, but for the syncs of what is in use: after one of those
 // nothing can be trusted.
 func TestTransientFailures(t *testing.T) {
+	for _, recycle := range []int{0, 1} {
+		t.Run(fmt.Sprintf("RecycleBytes %d", recycle), func(t *testing.T) { testTransientFailures(t, recycle) })
+	}
+}
+
+func testTransientFailures(t *testing.T, recycle int) {
 	// run returns how many steps it took to open, and the errors of the rest.
 	run := func(d *faults, dir string) (opened int, delays []error, w *raftlog.WAL) {
-		w = mustOpen(t, dir, raftlog.Options{SegmentBytes: 256, Disk: d.disk()})
+		w = mustOpen(t, dir, raftlog.Options{SegmentBytes: 256, RecycleBytes: recycle, Disk: d.disk()})
 		opened = d.steps
 		put(t, w, 5, 1, "lagging", "", "entries")
 		for round := uint64(1); round <= 36; round++ {

@@ -36,6 +36,9 @@ type WAL struct {
 
 	preparing  sync.Mutex
 	unfinished uint32 // ordinal of a segment that could not be prepared, and not be removed
+	movable    bool   // the engine can be made to write to a spare
+	spares     []spare
+	spareCount atomic.Int32 // of spares
 
 	// maintaining guards what only Maintain uses.
 	maintaining sync.Mutex
@@ -154,7 +157,7 @@ func (w *WAL) Close() error {
 	errs = append(errs, w.tail.close(!poisoned))
 	if t := w.tail; !poisoned && t.end >= int64(w.options.SegmentBytes)/16 {
 		// Worth a summary: the next open begins a new segment.
-		errs = append(errs, t.summarise(w.identity, t.next-1).write(t.summaryPath()))
+		errs = append(errs, t.summarise(w.identity, w.index.durable+1-t.first).write(t.summaryPath()))
 	}
 	if t := w.takeReady(); t != nil {
 		if poisoned {
@@ -163,6 +166,7 @@ func (w *WAL) Close() error {
 			errs = append(errs, w.discard(t))
 		}
 	}
+	errs = append(errs, w.dropSpares())
 	for _, l := range w.left {
 		if l.engine != nil {
 			errs = append(errs, l.writer.close(!poisoned && !l.removed.Load()))

@@ -139,7 +139,10 @@ func (e DamageFound) Log() (slog.Level, string, []any) {
 
 // SnapshotPassedOver: a snapshot that recovery wanted to use holds no application
 // data but something else: the state of somebody who uses the log and the
-// snapshots, and has a state machine of their own. Recovery leaves it to them.
+// snapshots, and has a state machine of their own. Recovery leaves it to them. Or
+// it contradicts entries of the log that are not known to be committed, as one
+// may that a leader has sent (Raft §7), and that was not installed: then Err
+// matches ErrConflict.
 type SnapshotPassedOver struct {
 	Actor string
 	Info  SnapshotInfo
@@ -148,7 +151,7 @@ type SnapshotPassedOver struct {
 
 // Log implements hollywood's EventLogger.
 func (e SnapshotPassedOver) Log() (slog.Level, string, []any) {
-	return slog.LevelInfo, "ballast: snapshot is no application data", []any{"actor", e.Actor, "id", e.Info.ID, "group", e.Info.Group,
+	return slog.LevelInfo, "ballast: snapshot passed over", []any{"actor", e.Actor, "id", e.Info.ID, "group", e.Info.Group,
 		"index", e.Info.Index, "error", e.Err}
 }
 
@@ -164,6 +167,27 @@ type DamageSetAside struct {
 func (e DamageSetAside) Log() (slog.Level, string, []any) {
 	return slog.LevelWarn, "ballast: damaged snapshot set aside", []any{"actor", e.Actor, "id", e.File.ID, "group", e.File.Group,
 		"index", e.File.Index, "file", e.File.Name}
+}
+
+// GroupWithheld: the application data of a group cannot be brought up to its log,
+// and is not served; that of the others is. Err says what is missing, and what
+// helps. It is tried again now and then.
+type GroupWithheld struct {
+	Group uint64
+	Err   error
+}
+
+// Log implements hollywood's EventLogger.
+func (e GroupWithheld) Log() (slog.Level, string, []any) {
+	return slog.LevelError, "ballast: group withheld", []any{"group", e.Group, "err", e.Err}
+}
+
+// GroupReadmitted: a group that was withheld is served again.
+type GroupReadmitted struct{ Group uint64 }
+
+// Log implements hollywood's EventLogger.
+func (e GroupReadmitted) Log() (slog.Level, string, []any) {
+	return slog.LevelInfo, "ballast: group readmitted", []any{"group", e.Group}
 }
 
 // DataRebuilt: the application data of a group was brought back from a

@@ -149,7 +149,8 @@ type GroupsListed struct {
 
 // SetStable stores a small named value beside the log (what hashicorp/raft
 // calls a StableStore). A nil Value removes the name. Names have at most
-// MaxStableName bytes and values at most MaxStableValue.
+// MaxStableName bytes and values at most MaxStableValue. Names that begin with
+// "ballast/" belong to the supervisor.
 type SetStable struct {
 	Tag, Group uint64
 	Name       string

@@ -75,7 +75,10 @@ type Restore struct {
 //
 // Errors: ErrNotFound, ErrInvalid, ErrCorrupt (damaged, or contradicted by the
 // log), ErrCompacted (the log no longer reaches back to the snapshot), ErrConflict
-// (another restore, or a snapshot of what would be discarded, is under way).
+// (another restore, or a snapshot of what would be discarded, is under way; or the
+// log contradicts the snapshot by what is not known to be committed), ErrTooLarge
+// (too many snapshots would be removed). If Err matches ErrInDoubt, the recovery
+// that follows takes the old state or finishes a Discard.
 type Restored struct {
 	Tag, Group uint64
 	Info       SnapshotInfo
@@ -137,6 +140,12 @@ type LogStatistics struct {
 	Damage uint64
 }
 
+// GroupFailure is a group whose application data is not served, and why.
+type GroupFailure struct {
+	Group uint64
+	Err   error
+}
+
 // Status answers ReadStatus with the state of every actor and the positions of
 // one group. What an actor that is down would have said is zero; Err says what
 // those that are up could not say, and which snapshots are damaged.
@@ -148,5 +157,9 @@ type Status struct {
 	Keys       int
 	Snapshots  []SnapshotInfo
 	Statistics LogStatistics
-	Err        error
+	// Withheld are the groups whose application data could not be brought up to
+	// their logs, in ascending order: commands for it are refused, those of all
+	// other groups are served. See GroupWithheld.
+	Withheld []GroupFailure
+	Err      error
 }

@@ -1,11 +1,13 @@
 package snapshot
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -16,9 +18,9 @@ import (
 
 const (
 	asideSuffix = fileSuffix + ".damaged"
-	// maxAside bounds how often one id can be set aside; more than once only if
-	// it comes back by an import.
-	maxAside = 1000
+	// maxAside bounds the number in the name of what is set aside; an id comes
+	// back only by an import.
+	maxAside = 1_000_000
 )
 
 // asideName is the n-th name for a damaged snapshot, from 1 on.
@@ -30,20 +32,20 @@ func asideName(id string, n int) string {
 }
 
 // parseAside is the inverse of asideName, as far as the id goes.
-func parseAside(name string) (info messages.SnapshotInfo, ok bool) {
+func parseAside(name string) (info messages.SnapshotInfo, n int, ok bool) {
 	if len(name) < idLength {
-		return info, false
+		return info, 0, false
 	}
 	info, err := ParseID(name[:idLength])
 	if err != nil {
-		return info, false
+		return info, 0, false
 	}
 	rest, ok := strings.CutPrefix(name[idLength:], asideSuffix)
 	if !ok || rest == "" {
-		return info, ok
+		return info, 1, ok
 	}
-	n, err := strconv.Atoi(strings.TrimPrefix(rest, "."))
-	return info, err == nil && n > 1 && asideName(info.ID, n) == name
+	n, err = strconv.Atoi(strings.TrimPrefix(rest, "."))
+	return info, n, err == nil && n > 1 && n <= maxAside && asideName(info.ID, n) == name
 }
 
 // unreadable reports whether err says that the disk could not read a file, which
@@ -80,8 +82,7 @@ func (d *Dir) setAside(id string) (a messages.AsideSnapshot, err error) {
 	if err != nil {
 		return a, err
 	}
-	d.maintenance.Lock()
-	defer d.maintenance.Unlock()
+	defer d.maintenance.lock(info.Group)()
 	err = d.whole(id)
 	if err == nil {
 		return a, fmt.Errorf("it is whole: %w", messages.ErrConflict)
@@ -103,54 +104,55 @@ func (d *Dir) setAside(id string) (a messages.AsideSnapshot, err error) {
 	return d.describeAside(name, info)
 }
 
-// rename gives a damaged snapshot, which nobody has open, the first name that
-// is free.
+// rename gives a damaged snapshot, which nobody has open, the name after those
+// that are there: of those set aside under one id the highest number is the
+// latest. The caller holds the group's maintenance, so nobody else takes it.
 func (d *Dir) rename(info messages.SnapshotInfo, damage *messages.CorruptError) (name string, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.running(); err != nil {
+	all, err := d.asideNames()
+	if err != nil {
 		return "", err
 	}
-	if d.open[info.ID] > 0 {
-		return "", errOpen
-	}
-	for n := 1; n <= maxAside; n++ {
-		name = asideName(info.ID, n)
-		path := filepath.Join(d.path, name)
-		if _, err := os.Lstat(path); err == nil {
-			continue
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			return "", err
+	n := 1
+	for _, x := range all {
+		if x.info.ID == info.ID {
+			n = x.number + 1 // the last of them
 		}
-		if err := d.options.Disk.Rename(d.filePath(info.ID), path); err != nil {
-			return "", err
-		}
-		moved := *damage
-		moved.Path = path
-		d.aside[name] = &moved
-		return name, nil
 	}
-	return "", fmt.Errorf("it was set aside %d times: %w", maxAside, messages.ErrConflict)
+	if n > maxAside {
+		return "", fmt.Errorf("number %d is taken, and there is none after it: %w", maxAside, messages.ErrConflict)
+	}
+	name = asideName(info.ID, n)
+	moved := *damage
+	moved.Path = filepath.Join(d.path, name)
+	if err := d.leave(info.ID, func() error { return d.options.Disk.Rename(d.filePath(info.ID), moved.Path) }); err != nil {
+		return "", err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.aside[name] = &moved
+	return name, nil
 }
 
-// asideAgain is for who does not know whether setting aside has succeeded.
+// asideAgain is for who does not know whether setting aside has succeeded: it
+// returns the latest.
 func (d *Dir) asideAgain(info messages.SnapshotInfo, notFound error) (a messages.AsideSnapshot, err error) {
-	list, err := d.listAside()
+	all, err := d.asideNames()
 	if err != nil {
 		return a, err
 	}
-	for _, x := range list {
-		if x.ID == info.ID {
-			a = x
+	latest := ""
+	for _, x := range all {
+		if x.info.ID == info.ID {
+			latest = x.name
 		}
 	}
-	if a.Name == "" {
+	if latest == "" {
 		return a, notFound
 	}
 	if err := d.options.Disk.SyncDir(d.path); err != nil {
-		return messages.AsideSnapshot{}, err
+		return a, err
 	}
-	return a, nil
+	return d.describeAside(latest, info)
 }
 
 // Aside implements Store. Headers, indexes and footers are read to say what is
@@ -163,7 +165,15 @@ func (d *Dir) Aside() ([]messages.AsideSnapshot, error) {
 	return list, nil
 }
 
-func (d *Dir) listAside() (list []messages.AsideSnapshot, err error) {
+// asideFile is the name of a snapshot that was set aside.
+type asideFile struct {
+	name   string
+	info   messages.SnapshotInfo
+	number int
+}
+
+// asideNames lists them by id and number.
+func (d *Dir) asideNames() (all []asideFile, err error) {
 	if err := d.running(); err != nil {
 		return nil, err
 	}
@@ -172,11 +182,23 @@ func (d *Dir) listAside() (list []messages.AsideSnapshot, err error) {
 		return nil, err
 	}
 	for _, e := range entries {
-		info, ok := parseAside(e.Name())
-		if !ok {
-			continue
+		if info, n, ok := parseAside(e.Name()); ok {
+			all = append(all, asideFile{e.Name(), info, n})
 		}
-		a, err := d.describeAside(e.Name(), info)
+	}
+	slices.SortFunc(all, func(a, b asideFile) int {
+		return cmp.Or(strings.Compare(a.info.ID, b.info.ID), cmp.Compare(a.number, b.number))
+	})
+	return all, nil
+}
+
+func (d *Dir) listAside() (list []messages.AsideSnapshot, err error) {
+	all, err := d.asideNames()
+	if err != nil {
+		return nil, err
+	}
+	for _, x := range all {
+		a, err := d.describeAside(x.name, x.info)
 		if errors.Is(err, messages.ErrNotFound) {
 			continue // discarded meanwhile
 		}

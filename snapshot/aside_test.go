@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -109,6 +110,79 @@ func TestSetAside(t *testing.T) {
 	if _, err := d.SetAside(bad.ID); !errors.Is(err, messages.ErrNotFound) {
 		t.Error(err)
 	}
+}
+
+// The latest of a dozen that were set aside under one id is the one with the
+// highest number, also if some before it were discarded, and what it says is
+// about that file.
+func TestSetAsideOften(t *testing.T) {
+	path := t.TempDir()
+	d := open(t, path, snapshot.Options{BlockBytes: 512})
+	bad := save(t, d, 1, 2, 1, nil, records(2, 2000))
+	name := filepath.Join(path, bad.ID+".snap")
+	want := ""
+	for n := 1; n <= 12; n++ {
+		plant(t, name, make([]byte, n))
+		a := check(d.SetAside(bad.ID))
+		want = bad.ID + ".snap.damaged"
+		if n > 1 {
+			want += "." + strconv.Itoa(n)
+		}
+		if a.Name != want || a.FileBytes != int64(n) {
+			t.Fatalf("the %d.: %+v", n, a)
+		}
+		if n == 11 {
+			for _, gone := range []string{"", ".3", ".9"} {
+				if err := d.Discard(bad.ID + ".snap.damaged" + gone); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	// Whoever does not know whether it was done is told of the latest.
+	for range 2 {
+		if a, err := d.SetAside(bad.ID); err != nil || a.Name != want || a.FileBytes != 12 {
+			t.Errorf("again: %+v, %v", a, err)
+		}
+		d = reopen(t, d, path)
+	}
+	var sizes []int64
+	for _, a := range aside(t, d) {
+		sizes = append(sizes, a.FileBytes)
+	}
+	if !slices.Equal(sizes, []int64{2, 4, 5, 6, 7, 8, 10, 11, 12}) {
+		t.Errorf("in the order %v", sizes)
+	}
+	// A name that is not ours to give does not count, and no number is beyond
+	// the last.
+	for _, stray := range []string{".99999999999999999999", ".013", ".-20", ".1000001"} {
+		plant(t, name+".damaged"+stray, nil)
+	}
+	plant(t, name, make([]byte, 13))
+	if a, err := d.SetAside(bad.ID); err != nil || a.Name != bad.ID+".snap.damaged.13" {
+		t.Errorf("beside strays: %+v, %v", a, err)
+	}
+	plant(t, name+".damaged.1000000", nil)
+	plant(t, name, make([]byte, 14))
+	if _, err := d.SetAside(bad.ID); !errors.Is(err, messages.ErrConflict) || len(read(t, name)) != 14 {
+		t.Errorf("no number is left: %v", err)
+	}
+}
+
+// plant makes a file.
+func plant(t *testing.T, name string, b []byte) {
+	t.Helper()
+	if err := os.WriteFile(name, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func reopen(t *testing.T, d *snapshot.Dir, path string) *snapshot.Dir {
+	t.Helper()
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return open(t, path, snapshot.Options{BlockBytes: 512})
 }
 
 // A directory that has the name of a snapshot, and one that is open.

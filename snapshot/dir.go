@@ -22,17 +22,19 @@ type Dir struct {
 
 	closed atomic.Bool
 
-	// maintenance is held by whoever removes snapshots, from its decision to
-	// the removal, so that two of them cannot each rely on the other's victim.
-	maintenance sync.Mutex
+	// maintenance of a group is held by whoever removes its snapshots, from the
+	// decision to the removal, so that two of them cannot each rely on the
+	// other's victim.
+	maintenance keyed[uint64]
+	// claims is held by whoever decides which unfinished file of a slot belongs
+	// to whom, until that is so. It comes before the mutex of any writer or
+	// importer that owns one, and before mu.
+	claims keyed[slot]
+	// publishing of an id is held from the look whether its name is free to the
+	// rename.
+	publishing keyed[string]
 
-	// claims is held by whoever decides which unfinished file belongs to whom,
-	// until that is so. It comes before the mutex of any writer or importer
-	// that owns one, and before mu.
-	claims sync.Mutex
-	// publishing is held from the look whether a name is free to the rename.
-	publishing sync.Mutex
-
+	// mu is never held while the disk is asked to change something, or to sync.
 	mu        sync.Mutex
 	writers   map[string]*writer // by id
 	readers   map[stopper]struct{}
@@ -45,6 +47,11 @@ type Dir struct {
 	// known to be durable: until that is synced, and for good if it cannot be.
 	// Nobody may rely on such a snapshot; it may be taken back.
 	hidden map[string]struct{}
+	// leaving are the ids of snapshots that are being removed or renamed; the
+	// channel is closed when that is over.
+	leaving map[string]chan struct{}
+	changes int           // under way without mu
+	quiet   chan struct{} // closed when there are none any more
 }
 
 // stopper is a reader or an exporter.
@@ -72,6 +79,7 @@ func OpenDir(path string, o Options) (*Dir, error) {
 		kept:    map[string]owner{},
 		aside:   map[string]*messages.CorruptError{},
 		hidden:  map[string]struct{}{},
+		leaving: map[string]chan struct{}{},
 	}
 	if err := d.start(); err != nil {
 		if d.lock != nil {
@@ -131,6 +139,7 @@ func (d *Dir) Close() error {
 	for _, r := range readers {
 		errs = append(errs, r.stop(messages.ErrStopped))
 	}
+	d.settle()
 	if d.lock != nil {
 		errs = append(errs, d.lock.Release())
 	}

@@ -93,7 +93,8 @@
 // damaged file another name, after it has read it: it does not take the word of
 // an earlier report. A file is damaged if its bytes are wrong. One that the disk
 // cannot read (EIO) is passed over like a damaged one, but is not set aside, and
-// deleted only if another of its group is good: that may pass. No descriptor
+// deleted only if another of its group is good: that may pass. One that has both,
+// blocks that cannot be read and blocks that are wrong, is damaged. No descriptor
 // left, no permission and the like are neither, and end the operation.
 //
 // # Format

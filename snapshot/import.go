@@ -148,9 +148,8 @@ func (x *file) readUnfinishedHeader() error {
 // there is something of it.
 func (m *importer) claim(info messages.SnapshotInfo) (found bool, err error) {
 	d := m.dir
-	d.claims.Lock()
-	defer d.claims.Unlock()
-	p, err := d.claim(info.Group, true, func(p partial) (bool, error) {
+	defer d.claims.lock(slot{info.Group, true})()
+	p, err := d.claim(slot{info.Group, true}, func(p partial) (bool, error) {
 		if p.info.ID != info.ID {
 			return false, nil
 		}

@@ -81,8 +81,7 @@ func (o *output) publish(id string) error {
 	}
 	d, final := o.dir, o.dir.filePath(id)
 	disk := d.options.Disk
-	d.publishing.Lock()
-	defer d.publishing.Unlock()
+	defer d.publishing.lock(id)()
 	if _, err := os.Lstat(final); err == nil && !d.isHidden(id) {
 		return fmt.Errorf("%s has appeared meanwhile: %w", final, messages.ErrConflict)
 	}

@@ -81,14 +81,16 @@ type owner interface {
 
 var errTakenOver = fmt.Errorf("it was taken over: %w", messages.ErrExpired)
 
-// claim ends whoever writes the group's unfinished file of a kind, lets choose
-// find the one to go on with among those that are there, and removes the
-// others. The caller holds d.claims until it owns what was chosen.
-func (d *Dir) claim(group uint64, imported bool, choose func(partial) (bool, error)) (chosen *partial, err error) {
+func (p partial) slot() slot { return slot{p.info.Group, p.imported} }
+
+// claim ends whoever writes the unfinished file of a slot, lets choose find the
+// one to go on with among those that are there, and removes the others. The
+// caller holds the slot's claim until it owns what was chosen.
+func (d *Dir) claim(s slot, choose func(partial) (bool, error)) (chosen *partial, err error) {
 	d.mu.Lock()
 	var owners []owner
 	for name, o := range d.owners {
-		if p, _ := parsePartial(name); p.info.Group == group && p.imported == imported {
+		if p, _ := parsePartial(name); p.slot() == s {
 			owners = append(owners, o)
 		}
 	}
@@ -102,7 +104,7 @@ func (d *Dir) claim(group uint64, imported bool, choose func(partial) (bool, err
 		return nil, err
 	}
 	for _, p := range all {
-		if p.info.Group != group || p.imported != imported {
+		if p.slot() != s {
 			continue
 		}
 		ok := false
@@ -150,8 +152,8 @@ func (d *Dir) disown(name string, o owner, kept bool) {
 
 // abandon removes what o has left, if nobody has gone on with it.
 func (d *Dir) abandon(name string, o owner) error {
-	d.claims.Lock()
-	defer d.claims.Unlock()
+	p, _ := parsePartial(name)
+	defer d.claims.lock(p.slot())()
 	d.mu.Lock()
 	mine := d.kept[name] == o
 	d.mu.Unlock()
@@ -163,20 +165,26 @@ func (d *Dir) abandon(name string, o owner) error {
 }
 
 // removePartial removes an unfinished file that nobody writes, and reports
-// whether there was one.
+// whether there was one. The caller holds the claim of its slot, so nobody
+// begins to write it meanwhile.
 func (d *Dir) removePartial(name string) (bool, error) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.running(); err != nil {
-		return false, err
-	}
 	if d.owners[name] != nil {
+		d.mu.Unlock()
 		return false, fmt.Errorf("it is being written: %w", messages.ErrConflict)
 	}
-	err := d.options.Disk.Remove(filepath.Join(d.path, name))
+	done, err := d.change()
+	d.mu.Unlock()
+	if err != nil {
+		return false, err
+	}
+	defer done()
+	err = d.options.Disk.Remove(filepath.Join(d.path, name))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	delete(d.kept, name)
 	return err == nil, nil
 }
@@ -205,28 +213,38 @@ func (d *Dir) finished(group, index uint64) {
 	})
 }
 
-// removePartials removes the unfinished files that nobody writes and that match.
+// removePartials removes the unfinished files that nobody writes and that match,
+// but those of a slot about which somebody is deciding right now: it is done in
+// passing, by whoever has something else to do.
 func (d *Dir) removePartials(match func(partial) (bool, error)) error {
-	d.claims.Lock()
-	defer d.claims.Unlock()
 	all, err := d.partials()
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, p := range all {
-		if d.owned(p.name) {
-			continue
-		}
-		ok, err := match(p)
-		if ok && err == nil {
-			_, err = d.removePartial(p.name)
-		}
+		err := d.removeMatching(p, match)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, messages.ErrConflict) {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (d *Dir) removeMatching(p partial, match func(partial) (bool, error)) error {
+	unlock, held := d.claims.try(p.slot())
+	if held != nil {
+		return nil
+	}
+	defer unlock()
+	if d.owned(p.name) {
+		return nil
+	}
+	ok, err := match(p)
+	if ok && err == nil {
+		_, err = d.removePartial(p.name)
+	}
+	return err
 }
 
 func (d *Dir) owned(name string) bool {
@@ -277,14 +295,17 @@ func (d *Dir) Discard(name string) error {
 }
 
 func (d *Dir) discardOne(name string) error {
-	_, unfinished := parsePartial(name)
-	_, aside := parseAside(name)
+	p, unfinished := parsePartial(name)
+	_, _, aside := parseAside(name)
 	if !unfinished && !aside {
 		return fmt.Errorf("not the name of an unfinished file or of one set aside: %w", messages.ErrInvalid)
 	}
-	d.claims.Lock()
-	defer d.claims.Unlock()
-	found, err := d.removePartial(name)
+	found, err := func() (bool, error) {
+		if unfinished {
+			defer d.claims.lock(p.slot())()
+		}
+		return d.removePartial(name)
+	}()
 	if err != nil {
 		return err
 	}

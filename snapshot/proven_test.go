@@ -49,6 +49,40 @@ func TestProven(t *testing.T) {
 	}
 }
 
+// A block that is wrong proves damage, wherever it lies among others that cannot
+// be read, and in whatever order they are met.
+func TestUnreadableBesideDamage(t *testing.T) {
+	bad := &damage{3, "a block fails its checksum", nil}
+	gone := &damage{3, "the disk cannot read it", &fs.PathError{Op: "read", Path: "p", Err: syscall.EIO}}
+	for _, c := range []struct {
+		name   string
+		blocks map[int64]*damage
+		order  []int64
+		about  int64
+	}{
+		{"unreadable alone", map[int64]*damage{1: gone, 2: gone}, []int64{2, 1}, 1},
+		{"wrong alone", map[int64]*damage{1: bad, 2: bad}, []int64{2, 1}, 1},
+		{"unreadable before", map[int64]*damage{1: gone, 2: bad}, []int64{1, 2}, 2},
+		{"unreadable before, met later", map[int64]*damage{1: gone, 2: bad}, []int64{2, 1}, 2},
+		{"unreadable behind", map[int64]*damage{1: bad, 2: gone}, []int64{1, 2}, 1},
+		{"unreadable on both sides", map[int64]*damage{0: gone, 1: bad, 2: bad, 3: gone}, []int64{3, 2, 1, 0}, 1},
+	} {
+		x := &file{path: "p", info: messages.SnapshotInfo{Index: 7}, header: header{blockBytes: 512}}
+		for n := range int64(4) {
+			x.entries = appendEntry(x.entries, 100*n, 512, 80, new([32]byte))
+		}
+		report := &DamageError{}
+		for _, n := range c.order {
+			report.add(x, n, c.blocks[n])
+		}
+		err := fmt.Errorf("snapshot: verify: %w", errors.Join(x.failure(report), nil))
+		wrong := c.blocks[c.about] == bad
+		if (proven(err) != nil) != wrong || unreadable(err) == wrong || (mayGo(err, 1) == nil) != wrong || report.number != c.about {
+			t.Errorf("%s: proven %v, unreadable %v, about block %d", c.name, proven(err), unreadable(err), report.number)
+		}
+	}
+}
+
 // An unfinished file that cannot be opened now is kept. A directory stands for
 // it: it has a length, and cannot be opened for writing.
 func TestKeptIfItCannotBeOpened(t *testing.T) {

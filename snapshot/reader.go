@@ -59,25 +59,6 @@ func (d *Dir) newReader(id string, whole bool) (_ *reader, err error) {
 	return r, nil
 }
 
-// pin keeps a snapshot from being deleted until unpin.
-func (d *Dir) pin(id string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.running(); err != nil {
-		return err
-	}
-	d.open[id]++
-	return nil
-}
-
-func (d *Dir) unpin(id string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.open[id]--; d.open[id] == 0 {
-		delete(d.open, id)
-	}
-}
-
 // reader implements Reader. Blocks are decompressed ahead of Read on goroutines
 // of their own, which end by themselves, so that a reader that is forgotten
 // leaves none behind.

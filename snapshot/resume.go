@@ -60,9 +60,8 @@ func (d *Dir) resume(group, index, term uint64, meta []byte) (*writer, int64, er
 // claimSave gives w the group's unfinished save, if it can go on with it, or a
 // new id.
 func (d *Dir) claimSave(w *writer) (found bool, err error) {
-	d.claims.Lock()
-	defer d.claims.Unlock()
-	p, err := d.claim(w.header.group, false, func(p partial) (bool, error) {
+	defer d.claims.lock(slot{w.header.group, false})()
+	p, err := d.claim(slot{w.header.group, false}, func(p partial) (bool, error) {
 		if p.info.Index != w.header.index || p.info.Term != w.header.term || p.level != d.options.Level {
 			return false, nil
 		}

@@ -29,8 +29,7 @@ func (d *Dir) deleteOne(id string) error {
 	if err != nil {
 		return err
 	}
-	d.maintenance.Lock()
-	defer d.maintenance.Unlock()
+	defer d.maintenance.lock(info.Group)()
 	if err := d.running(); err != nil {
 		return err
 	}
@@ -110,22 +109,13 @@ func (d *Dir) isOpen(id string) bool {
 
 // remove removes the file of a snapshot that nobody has open.
 func (d *Dir) remove(id string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.running(); err != nil {
+	return d.leave(id, func() error {
+		err := d.options.Disk.Remove(d.filePath(id))
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w: %w", messages.ErrNotFound, err)
+		}
 		return err
-	}
-	if d.open[id] > 0 {
-		return errOpen
-	}
-	if _, hidden := d.hidden[id]; hidden {
-		return errHidden
-	}
-	err := d.options.Disk.Remove(d.filePath(id))
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: %w", messages.ErrNotFound, err)
-	}
-	return err
+	})
 }
 
 // Cleanup implements Store. It returns the ids from old to new.
@@ -152,8 +142,7 @@ func (d *Dir) Cleanup(group uint64, r messages.Retention) ([]string, error) {
 }
 
 func (d *Dir) cleanup(group uint64, r messages.Retention) ([]string, error) {
-	d.maintenance.Lock()
-	defer d.maintenance.Unlock()
+	defer d.maintenance.lock(group)()
 	plan, err := d.plan(group, r)
 	if err != nil {
 		return nil, err

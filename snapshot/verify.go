@@ -16,18 +16,20 @@ const MaxDamagedBlocks = messages.MaxDamagedBlocks
 
 // DamageError is what Verify has found wrong with the blocks of a snapshot
 // whose header, index and footer are good. It matches messages.ErrCorrupt and
-// wraps the *messages.CorruptError of the first block.
+// wraps the *messages.CorruptError of the first block whose bytes are wrong, or,
+// if there is none, of the first that the disk cannot read.
 type DamageError struct {
 	// Info describes the snapshot, as far as it is not damaged.
 	Info messages.SnapshotInfo
 	messages.SnapshotDamage
 
-	first *messages.CorruptError
+	cause  *messages.CorruptError
+	number int64 // of the block that it is about
 }
 
 // Error implements error.
 func (e *DamageError) Error() string {
-	s := e.first.Error()
+	s := e.cause.Error()
 	if e.Damaged > 1 {
 		last := e.Blocks[len(e.Blocks)-1]
 		s += fmt.Sprintf("; %d of %d blocks are damaged, up to number %d", e.Damaged, e.Total, last.Number)
@@ -38,8 +40,8 @@ func (e *DamageError) Error() string {
 	return s
 }
 
-// Unwrap returns the damage to the first block.
-func (e *DamageError) Unwrap() error { return e.first }
+// Unwrap returns what was found wrong with one block.
+func (e *DamageError) Unwrap() error { return e.cause }
 
 // Verify implements Store. Blocks are decompressed and checked on
 // Options.Concurrency goroutines. If any are damaged the error wraps a
@@ -119,8 +121,10 @@ func (e *DamageError) add(x *file, number int64, found *damage) {
 	e.Damaged++
 	e.RawBytes += b.To - b.From
 	at, _ := slices.BinarySearchFunc(e.Blocks, number, func(b messages.DamagedBlock, n int64) int { return cmp.Compare(b.Number, n) })
-	if at == 0 {
-		e.first = x.corrupt(found)
+	// What is wrong in one place is wrong, whatever cannot be read elsewhere.
+	if c := x.corrupt(found); e.cause == nil || unreadable(e.cause) && !unreadable(c) ||
+		number < e.number && unreadable(e.cause) == unreadable(c) {
+		e.cause, e.number = c, number
 	}
 	if at < MaxDamagedBlocks {
 		e.Blocks = slices.Insert(e.Blocks, at, b)

@@ -31,8 +31,12 @@ type group struct {
 	// way, or zero. A recovery takes over from it: whatever it brings home
 	// afterwards is out of date (simulation seed 114).
 	applying, applies uint64
-	// paused: a restore is rewriting the log.
-	paused bool
+	// pauses counts the flows that rewrite the log or the data: meanwhile nothing
+	// is proposed or applied.
+	pauses int
+	// failed is why the last recovery could not bring the data up to the log.
+	// Until another one has, nothing is served of the group.
+	failed error
 	// stuck is why the last attempt to apply has failed.
 	stuck error
 	// snapshotting: a snapshot is being taken.
@@ -129,6 +133,10 @@ func (s *supervisor) proposeOperation(r *actors.Request, group, term uint64, op 
 		r.Fail(fmt.Errorf("%s: application data: %w: %w", s.host.PID().ID, messages.ErrUnavailable, s.kvErr))
 		return
 	}
+	if g := s.groups[group]; g != nil && g.failed != nil {
+		r.Fail(s.withheld(g))
+		return
+	}
 	p := &proposal{request: r, group: group, term: term, entry: messages.Entry{Data: op.Encode(nil)}}
 	r.Note = p
 	if !s.started {
@@ -145,7 +153,7 @@ func (s *supervisor) proposeOperation(r *actors.Request, group, term uint64, op 
 // propose appends an entry. Appends are pipelined: the next one leaves before
 // this one is durable.
 func (s *supervisor) propose(g *group, p *proposal) {
-	if g.state != known || g.paused {
+	if g.state != known || g.pauses > 0 || !s.compared {
 		g.queue = append(g.queue, p)
 		s.ask(g)
 		return
@@ -188,6 +196,8 @@ func (s *supervisor) appended(g *group, p *proposal, err error) {
 			p.applied(messages.Result{Err: fmt.Errorf("%s: %w", s.host.PID().ID, messages.ErrResultLost)})
 		case s.kvState == messages.StateUnavailable, s.kvState == messages.StateStopped:
 			s.giveUp(g, s.kvErr)
+		case g.failed != nil:
+			s.giveUp(g, g.failed)
 		case g.stuck != nil:
 			s.giveUp(g, g.stuck)
 		}
@@ -203,28 +213,35 @@ func (s *supervisor) appended(g *group, p *proposal, err error) {
 	}
 	displaced := errors.Is(err, messages.ErrOutOfOrder) || errors.Is(err, messages.ErrConflict) ||
 		errors.Is(err, messages.ErrCompacted) || errors.Is(err, messages.ErrStaleTerm) && p.term == 0
-	if displaced && p.tries < maxTries {
-		p.tries++
-		g.queue = append(g.queue, p)
+	if displaced {
+		s.again(g, p, err)
 	} else {
 		p.fail(fmt.Errorf("%s: apply entry: %w", s.host.PID().ID, err))
 	}
 	s.ask(g)
 }
 
+// again queues an entry that has left no trace to be proposed once more, unless
+// that was tried too often: err says why it is not in the log.
+func (s *supervisor) again(g *group, p *proposal, err error) {
+	if p.tries == maxTries {
+		p.fail(fmt.Errorf("%s: apply entry: %w", s.host.PID().ID, err))
+		return
+	}
+	p.tries++
+	p.durable, p.entry.Index = false, 0
+	g.queue = append(g.queue, p)
+}
+
 // ask learns a group's position from the log, once nothing is under way.
 func (s *supervisor) ask(g *group) {
-	if g.state != unknown || g.inFlight > 0 || g.paused || len(g.queue) == 0 {
+	if g.state != unknown || g.inFlight > 0 || g.pauses > 0 || !s.compared || len(g.queue) == 0 {
 		return
 	}
 	g.state = asking
 	fail := func(err error) {
 		g.state = unknown
-		queue := g.queue
-		g.queue = nil
-		for _, p := range queue {
-			p.fail(fmt.Errorf("%s: apply entry: %w", s.host.PID().ID, err))
-		}
+		s.refuseQueued(g, err)
 	}
 	s.bounds(g.id, fail, func(b messages.LogBounds) {
 		g.state = known
@@ -238,10 +255,19 @@ func (s *supervisor) ask(g *group) {
 	})
 }
 
+// refuseQueued answers what waits to be proposed and has left no trace.
+func (s *supervisor) refuseQueued(g *group, err error) {
+	queue := g.queue
+	g.queue = nil
+	for _, p := range queue {
+		p.fail(fmt.Errorf("%s: apply entry: %w", s.host.PID().ID, err))
+	}
+}
+
 // pump applies the entries that have become durable, in order, one batch at a
 // time; what becomes durable meanwhile forms the next batch.
 func (s *supervisor) pump(g *group) {
-	if s.kvState != messages.StateServing || g.applying != 0 || g.paused {
+	if !s.applies(g) {
 		return
 	}
 	var batch []*proposal
@@ -300,6 +326,11 @@ func (s *supervisor) pump(g *group) {
 			s.host.After(retryDelay, func() { s.catchUp(g) })
 		}
 	})
+}
+
+// applies reports whether the next entries of a group can be applied now.
+func (s *supervisor) applies(g *group) bool {
+	return s.kvState == messages.StateServing && g.applying == 0 && g.pauses == 0 && g.failed == nil
 }
 
 // gap reports whether there is an entry to apply that no proposal holds: an

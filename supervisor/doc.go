@@ -28,12 +28,17 @@
 // A snapshot whose last entry the log has in another term, or that ends in an
 // earlier term than a log that is shorter, is of another history, such as a file
 // of another cluster, or of a time before the log was cut. Replaying the log on
-// top of it would give a state that never was: it is reported as damage at every
-// start, is not used, and counts for nothing. What cannot be told is a snapshot
+// top of it would give a state that never was: it is reported at every start, as
+// damage if the log is known to be committed there, is not used, and counts for
+// nothing. What cannot be told is a snapshot
 // of other entries of the same term. Recovery leaves none behind, because no log
 // goes on before a good snapshot; but one that could not be read at that start,
 // or is put back by hand, and whose index the log then reaches in the same term,
 // looks good. Remove damaged snapshots after a log was cut.
+//
+// A group whose data cannot be brought up to its log is withheld, with a reason
+// that says what helps; the others are served. A service none of whose groups can
+// be served does not start. DESIGN.md lists what can be found and what is done.
 //
 // Pids stay valid across restarts of the actors behind them, and every command
 // gets exactly one reply, also from a service that was stopped.

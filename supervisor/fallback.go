@@ -18,13 +18,8 @@ const (
 	// ahead: it lies beyond the end of the log.
 	ahead
 	// apart: the log has an entry of another term where the snapshot ends, or
-	// ends in a later term before it. Up to the commit index Raft rules that out
-	// for two replicas of one history: the one or the other is of another, and
-	// to replay the log on top of such a snapshot would give a state that never
-	// was. Beyond it a follower may hold such entries, which a later leader
-	// takes back (Raft, figure 8). The two cannot be told apart without a commit
-	// index, which not every engine stores, so the snapshot is left alone and
-	// reported: a leader sends it again.
+	// ends in a later term before it. To replay the log on top of such a
+	// snapshot would give a state that never was. See apartError.
 	apart
 )
 
@@ -64,20 +59,46 @@ func (s *supervisor) fit(b messages.LogBounds, info messages.SnapshotInfo, fail 
 	}
 }
 
-// tellApart reports a snapshot that contradicts the log.
-func (s *supervisor) tellApart(info messages.SnapshotInfo) {
-	s.host.Event(messages.DamageFound{Actor: s.parts.snapshot.PID().ID, Err: apartError(info)})
+// tellApart reports a snapshot that contradicts the log. applied is up to where
+// the data has applied that log.
+func (s *supervisor) tellApart(info messages.SnapshotInfo, b messages.LogBounds, applied uint64) {
+	err := s.apartError(info, b, applied)
+	if errors.Is(err, messages.ErrCorrupt) {
+		s.host.Event(messages.DamageFound{Actor: s.parts.snapshot.PID().ID, Err: err})
+	} else {
+		s.host.Event(messages.SnapshotPassedOver{Actor: s.host.PID().ID, Info: info, Err: err})
+	}
 }
 
-func apartError(info messages.SnapshotInfo) error {
+// apartError says what it means that a snapshot contradicts the log.
+//
+// If it contradicts an entry that is known to be committed, one of the two is of
+// another history: Raft rules it out for two replicas of one. That is damage.
+//
+// Beyond that a follower may rightly hold such entries, of a term before or after
+// the snapshot's, which a later leader takes back (Raft, figure 8). When that
+// leader sends a snapshot, §7 has the follower give up its log. But it is the
+// leader's message that says so, not the file, which is all that a recovery has:
+// it can be a foreign one as well, and the commit index that is stored lags
+// behind, or is never stored (hashicorp/raft), so that entries beyond it may
+// have been acknowledged to a leader that counted them as committed. To reset
+// the log would then lose them; to leave the snapshot alone loses nothing,
+// because nobody has been told that it was installed, and the leader sends it
+// again. So it stays unused, and is no damage. Who knows that it is to be
+// installed sends ResetLog, or Restore with Discard.
+func (s *supervisor) apartError(info messages.SnapshotInfo, b messages.LogBounds, applied uint64) error {
+	if known := max(b.HardState.Commit, applied, b.First-1); min(info.Index, b.Last) > known {
+		return fmt.Errorf("snapshot %s has index %d in term %d, and the log contradicts it with entries that are not known to be committed (those up to %d are): a leader that has it sends it again; ResetLog, or Restore with Discard, gives those entries up for it: %w",
+			info.ID, info.Index, info.Term, known, messages.ErrConflict)
+	}
 	return fmt.Errorf("snapshot %s has index %d in term %d, and the log contradicts it: the two are of different histories, and the snapshot is not used: %w",
 		info.ID, info.Index, info.Term, messages.ErrCorrupt)
 }
 
 // compare tells of the snapshots of a group that contradict its log, and ends
 // with the others, in the same order. beyond: one of them lies beyond the end of
-// the log.
-func (s *supervisor) compare(b messages.LogBounds, snapshots []messages.SnapshotInfo, fail func(error), then func(sound []messages.SnapshotInfo, beyond bool)) {
+// the log. applied is up to where the data has applied that log.
+func (s *supervisor) compare(b messages.LogBounds, applied uint64, snapshots []messages.SnapshotInfo, fail func(error), then func(sound []messages.SnapshotInfo, beyond bool)) {
 	var sound []messages.SnapshotInfo
 	beyond := false
 	var next func(i int)
@@ -88,7 +109,7 @@ func (s *supervisor) compare(b messages.LogBounds, snapshots []messages.Snapshot
 		}
 		s.fit(b, snapshots[i], fail, func(f fit) {
 			if f == apart {
-				s.tellApart(snapshots[i])
+				s.tellApart(snapshots[i], b, applied)
 			} else {
 				sound = append(sound, snapshots[i])
 				beyond = beyond || f == ahead

@@ -335,31 +335,30 @@ func TestSnapshotOfAnotherHistory(t *testing.T) {
 	}
 }
 
-// A Restore with Discard of a snapshot that the log contradicts, killed between
-// the swap of the data and the reset of the log: the log is not replayed on top
-// of the snapshot. The state is that of before, or there is none until the data
-// is rebuilt.
-func TestKilledWhileAnotherHistoryIsRestored(t *testing.T) {
+// Data of another history than the log is not what the log is replayed on top
+// of: the state is that of the log, or there is none until the data is rebuilt.
+func TestDataOfAnotherHistory(t *testing.T) {
 	s, stale, own := foreign(t)
 	s.stop()
-	disk := &images{Disk: durable.OS, t: t, dir: s.dir}
-	s = with(t, supervisor.Config{Dir: s.dir, KV: kv.Options{Disk: disk}})
-	must[messages.Restored](s, s.storage.Supervisor, messages.Restore{ID: stale, Discard: true})
-	s.filled(0, 5, "stale")
-	if len(disk.taken) != 4 {
-		t.Fatalf("%d images", len(disk.taken))
-	}
-	swapped := disk.taken[3]
-	alone := filepath.Join(t.TempDir(), "alone")
-	if err := os.CopyFS(alone, os.DirFS(swapped)); err != nil {
+	stray := filepath.Join(t.TempDir(), "stray")
+	if err := os.CopyFS(stray, os.DirFS(s.dir)); err != nil {
 		t.Fatal(err)
 	}
-	for _, dir := range disk.taken {
-		s := with(t, supervisor.Config{Dir: dir})
-		s.filled(0, 8, "good")
-		if a := s.put("k", "v"); a.Index != 9 {
-			t.Errorf("%+v", a)
-		}
+	s = start(t, s.dir)
+	must[messages.Restored](s, s.storage.Supervisor, messages.Restore{ID: stale, Discard: true})
+	s.filled(0, 5, "stale")
+	s.stop()
+	if err := errors.Join(os.RemoveAll(filepath.Join(stray, "kv")), os.CopyFS(filepath.Join(stray, "kv"), os.DirFS(filepath.Join(s.dir, "kv")))); err != nil {
+		t.Fatal(err)
+	}
+	alone := filepath.Join(t.TempDir(), "alone")
+	if err := os.CopyFS(alone, os.DirFS(stray)); err != nil {
+		t.Fatal(err)
+	}
+	s = start(t, stray)
+	s.filled(0, 8, "good")
+	if a := s.put("k", "v"); a.Index != 9 {
+		t.Errorf("%+v", a)
 	}
 	// Without a snapshot to go back to.
 	if err := os.Remove(filepath.Join(alone, "snapshots", own+".snap")); err != nil {
@@ -648,4 +647,21 @@ func TestRetentionBesideSomethingElse(t *testing.T) {
 	s.lose("kv")
 	s = start(t, s.dir)
 	s.filled(0, 3, "w")
+}
+
+// A snapshot that the log does not go on from is not taken for enough.
+func TestGapBehindTheSnapshot(t *testing.T) {
+	p := newPoints(t)
+	dir := p.clone(t, "behind")
+	for _, name := range []string{"oldest", "newest"} {
+		if err := os.Remove(filepath.Join(dir, "snapshots", p.ids[name]+".snap")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "kv")); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, dir)
+	s.filled(7, 3, "seven")
+	s.refused(0, 7, messages.ErrCorrupt, "the entries between are gone")
 }

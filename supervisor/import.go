@@ -21,6 +21,9 @@ type importing struct {
 	before func()
 	fail   func(error)
 	done   func()
+	// pinned: done leaves the snapshot open, so that nobody removes it, and
+	// closes it.
+	pinned bool
 
 	id       uint64 // of the import
 	underWay int
@@ -32,27 +35,16 @@ type importing struct {
 const importWindow = 2
 
 // importSnapshot replaces a group's data by a snapshot, the newest good one if
-// id is empty. before, if not nil, comes when all of the state is there and does
-// not count yet: it changes what must not outlive the old data.
-func (s *supervisor) importSnapshot(group uint64, id string, before func(fail func(error), then func()), fail func(error), done func(messages.SnapshotInfo)) {
+// id is empty.
+func (s *supervisor) importSnapshot(group uint64, id string, fail func(error), begin func(*importing)) {
 	incarnation := s.kv
 	call(s, s.parts.snapshot.PID(), messages.OpenSnapshot{Group: group, ID: id}, fail, func(o messages.SnapshotOpened) {
 		if o.Err != nil {
 			fail(fmt.Errorf("group %d: open snapshot: %w", group, o.Err))
 			return
 		}
-		t := &importing{s: s, group: group, incarnation: incarnation, open: o, fail: fail, done: func() { done(o.Info) }}
-		if before != nil {
-			t.before = func() {
-				if t.current() {
-					before(t.abort, func() {
-						if t.current() {
-							t.swap()
-						}
-					})
-				}
-			}
-		}
+		t := &importing{s: s, group: group, incarnation: incarnation, open: o, fail: fail}
+		begin(t)
 		t.begin()
 	})
 }
@@ -72,24 +64,39 @@ func (t *importing) current() bool {
 // state has been read and before it counts: a snapshot that is none changes
 // nothing, and a crash in between leaves a log that only this snapshot leads up
 // to, which the next recovery imports.
-func (t *importing) importAhead() {
-	info := t.open.Info
-	t.before = func() {
-		if !t.current() {
-			return
+//
+// What was being proposed while the application data failed is answered before,
+// which may have moved the end of the log: changed is called instead if the
+// snapshot does not lie beyond it any more.
+func (t *importing) importAhead(changed func()) {
+	s, g, info := t.s, t.s.group(t.group), t.open.Info
+	s.quiet(g, func(resume func()) {
+		fail, done := t.fail, t.done
+		t.fail = func(err error) {
+			resume()
+			fail(err)
 		}
-		call(t.s, t.s.parts.log.PID(), messages.ResetLog{Group: t.group, Index: info.Index, Term: info.Term}, t.abort, func(m messages.LogReset) {
-			if m.Err != nil {
-				t.abort(m.Err)
-				return
-			}
-			if g := t.s.group(t.group); g.state == known {
-				g.state = unknown // proposals must learn where the log goes on
-			}
-			t.swap()
+		t.done = func() {
+			resume()
+			done()
+		}
+		leave := func(err error) {
+			t.close()
+			t.fail(err)
+		}
+		s.bounds(t.group, leave, func(b messages.LogBounds) {
+			s.fit(b, info, leave, func(f fit) {
+				if f != ahead {
+					t.close()
+					resume()
+					changed()
+					return
+				}
+				t.before = func() { s.resetLog(g, info, t.abort, t.swap) }
+				t.begin()
+			})
 		})
-	}
-	t.begin()
+	})
 }
 
 func (t *importing) begin() {
@@ -161,10 +168,10 @@ func (t *importing) write(data []byte) {
 		case m.Err != nil:
 			t.abort(m.Err)
 		case t.ended && t.underWay == 0:
-			if t.before != nil {
-				t.before()
-			} else {
+			if t.before == nil {
 				t.swap()
+			} else if t.current() {
+				t.before()
 			}
 		case !t.ended && t.underWay == importWindow-1:
 			t.read()
@@ -174,8 +181,13 @@ func (t *importing) write(data []byte) {
 
 // swap makes the imported state the group's data.
 func (t *importing) swap() {
+	if !t.current() {
+		return
+	}
 	call(t.s, t.s.parts.kv.PID(), messages.FinishImport{Group: t.group, Import: t.id}, t.abort, func(m messages.Imported) {
-		t.close()
+		if m.Err != nil || !t.pinned {
+			t.close()
+		}
 		if m.Err != nil {
 			t.fail(m.Err)
 			return

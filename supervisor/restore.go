@@ -2,13 +2,9 @@ package supervisor
 
 import (
 	"fmt"
-	"path/filepath"
-	"slices"
-	"strings"
 
 	"github.com/ballast-raft/ballast/actors"
 	"github.com/ballast-raft/ballast/messages"
-	"github.com/ballast-raft/ballast/snapshot"
 )
 
 // restore is the flow behind messages.Restore:
@@ -17,36 +13,29 @@ import (
 //  2. hold the application data, so that nobody sees it on its way, and let
 //     what is being appended and applied come to an end;
 //  3. import the snapshot: one swap, the old state or the new one;
-//  4. either replay the log after it up to the commit index, or, with Discard,
-//     remove the newer snapshots before the swap, when all of the state has been
-//     read, and reset the log after it (or before it, if the snapshot lies beyond
-//     the end of the log);
+//  4. replay the log after it up to the commit index, or, with Discard, reset
+//     the log behind it, as discarding says;
 //  5. serve.
 //
 // A crash between 3 and the end of 4 leaves an older state and a log that
 // reaches further: the next recovery replays it, as if there had been no
-// Restore. Nothing is ever lost that the reply has not confirmed as discarded.
-//
-// One case is not covered: with Discard, and a snapshot that ends before the log
-// begins, a crash between swap and reset leaves data that the log does not reach
-// back to, and the newer snapshots are gone. The next start refuses and says so;
-// with the log and the data moved away it starts from the snapshot.
+// Restore, or finishes the Discard. Nothing is ever lost that was not to be
+// discarded. A reply that matches ErrInDoubt comes if that recovery decides.
 func (s *supervisor) restore(r *actors.Request, c messages.Restore) {
 	g := s.group(c.Group)
 	if c.Discard && g.snapshotting {
 		r.Fail(fmt.Errorf("%s: restore: a snapshot of what would be discarded is being taken: %w", s.host.PID().ID, messages.ErrConflict))
 		return
 	}
-	if g.paused {
-		r.Fail(fmt.Errorf("%s: restore: another one of group %d is under way: %w", s.host.PID().ID, c.Group, messages.ErrConflict))
+	if g.pauses > 0 {
+		r.Fail(fmt.Errorf("%s: restore: another one of group %d is under way, or its recovery: %w", s.host.PID().ID, c.Group, messages.ErrConflict))
 		return
 	}
 	if s.restoring != nil {
 		r.Fail(fmt.Errorf("%s: restore: another group is being restored: %w", s.host.PID().ID, messages.ErrConflict))
 		return
 	}
-	t := &restoring{s: s, r: r, c: c, g: g}
-	g.paused = true
+	t := &restoring{s: s, r: r, c: c, g: g, resume: s.pause(g)}
 	snap := s.parts.snapshot.PID()
 	call(s, snap, messages.OpenSnapshot{Group: c.Group, ID: c.ID}, t.refuse, func(o messages.SnapshotOpened) {
 		if o.Err != nil {
@@ -66,13 +55,12 @@ func (s *supervisor) restore(r *actors.Request, c messages.Restore) {
 			case !c.Discard && o.Info.Index > b.Bounds.Last:
 				t.refuse(fmt.Errorf("snapshot %s ends at %d, the log at %d; discard the log to go on from there: %w", o.Info.ID, o.Info.Index, b.Bounds.Last, messages.ErrInvalid))
 			case c.Discard:
-				t.ahead = o.Info.Index > b.Bounds.Last
 				t.info = o.Info
 				t.verify()
 			default:
 				s.fit(b.Bounds, o.Info, t.refuse, func(f fit) {
 					if f == apart {
-						t.refuse(apartError(o.Info))
+						t.refuse(s.apartError(o.Info, b.Bounds, 0))
 						return
 					}
 					t.info = o.Info
@@ -112,10 +100,9 @@ type restoring struct {
 	incarnation uint64
 	// upTo is the index up to which the log is to be replayed.
 	upTo uint64
-	// ahead: the snapshot lies beyond the end of the log, which is therefore
-	// reset before the data is replaced: a crash in between leaves a log that
-	// only the snapshot leads up to, and the recovery imports it.
-	ahead bool
+	// noted: a recovery may finish it.
+	noted  bool
+	resume func()
 }
 
 // refuse ends a restore that has changed nothing.
@@ -127,19 +114,10 @@ func (t *restoring) refuse(err error) {
 	t.resume()
 }
 
-func (t *restoring) resume() {
-	t.g.paused = false
-	if t.g.state == known {
-		t.g.state = unknown // the log may have been reset
-	}
-	t.s.ask(t.g)
-	t.s.pump(t.g)
-}
-
 // hold waits until the group stands still and nobody but the supervisor is
 // served.
 func (t *restoring) hold() {
-	if t.g.inFlight > 0 || t.g.applying != 0 {
+	if t.g.busy() || t.s.retrying {
 		t.s.host.After(retryDelay/10, t.hold)
 		return
 	}
@@ -164,6 +142,9 @@ func (t *restoring) hold() {
 // fail ends a restore that may have changed the application data: a recovery
 // makes it whole.
 func (t *restoring) fail(err error) {
+	if t.noted {
+		err = fmt.Errorf("the recovery that follows decides: %w: %w", messages.ErrInDoubt, err)
+	}
 	t.refuse(err)
 	if t.s.kv == t.incarnation && t.s.kvState == messages.StateRecovering {
 		t.s.recovering = t.incarnation
@@ -172,96 +153,54 @@ func (t *restoring) fail(err error) {
 }
 
 func (t *restoring) load() {
-	var before func(func(error), func())
-	if t.c.Discard { // a snapshot that is no application data must cost nothing
-		before = t.dropNewer
-	}
-	t.s.importSnapshot(t.c.Group, t.id, before, t.fail, func(info messages.SnapshotInfo) {
-		switch {
-		case t.ahead:
-			t.done(info, 0)
-			return
-		case t.c.Discard:
-			t.reset(t.fail, func() { t.done(info, 0) })
+	t.s.importSnapshot(t.c.Group, t.id, t.fail, func(m *importing) {
+		if t.c.Discard {
+			t.discard(m)
 			return
 		}
-		call(t.s, t.s.parts.log.PID(), messages.ReadBounds{Group: t.c.Group}, t.fail, func(b messages.BoundsRead) {
-			if b.Err != nil {
-				t.fail(b.Err)
-				return
-			}
-			t.s.replay(t.c.Group, info.Index+1, min(max(t.upTo, t.s.committed(t.g, b.Bounds)), b.Bounds.Last), t.fail, func(n uint64) {
-				t.done(info, n)
+		m.done = func() {
+			t.s.bounds(t.c.Group, t.fail, func(b messages.LogBounds) {
+				upTo := min(max(t.upTo, t.s.committed(t.g, b)), b.Last)
+				t.s.replay(t.c.Group, t.info.Index+1, upTo, t.fail, func(n uint64) { t.done(n) })
 			})
+		}
+	})
+}
+
+// discard has an import give up the history of the group behind its snapshot,
+// which nobody can remove until that is over.
+func (t *restoring) discard(m *importing) {
+	d := &discarding{s: t.s, g: t.g, incarnation: t.incarnation, info: t.info}
+	m.before = func() {
+		d.plan(m.abort, func() {
+			t.noted = true
+			d.begin(func(err error) {
+				t.noted = transient(err) // otherwise it was refused
+				m.abort(err)
+			}, m.swap)
 		})
-	})
-}
-
-// dropNewer removes the snapshots of a history that is being given up, so that
-// no recovery will ever start from one of them: also those that cannot be read
-// now, which may pass.
-func (t *restoring) dropNewer(fail func(error), then func()) {
-	snap := t.s.parts.snapshot.PID()
-	call(t.s, snap, messages.ListSnapshots{Group: t.c.Group}, fail, func(l messages.SnapshotsListed) {
-		if l.Err != nil {
-			fail(l.Err)
-			return
+	}
+	m.pinned = true
+	m.done = func() {
+		leave := func(err error) {
+			m.close()
+			t.fail(err)
 		}
-		at := slices.IndexFunc(l.Snapshots, func(info messages.SnapshotInfo) bool { return info.ID == t.id })
-		if at < 0 { // all the others might be all there is
-			fail(fmt.Errorf("snapshot %s is gone: %w", t.id, messages.ErrNotFound))
-			return
-		}
-		var newer []string
-		for _, info := range l.Snapshots[:at] {
-			newer = append(newer, info.ID)
-		}
-		for _, d := range l.Damaged {
-			// The ids of one group sort from old to new.
-			id := strings.TrimSuffix(filepath.Base(d.Path), ".snap")
-			if _, err := snapshot.ParseID(id); err == nil && id > t.id {
-				newer = append(newer, id)
-			}
-		}
-		var next func()
-		next = func() {
-			if len(newer) == 0 {
-				if t.ahead {
-					t.reset(fail, then)
-				} else {
-					then()
-				}
-				return
-			}
-			id := newer[0]
-			newer = newer[1:]
-			call(t.s, snap, messages.DeleteSnapshot{Group: t.c.Group, ID: id}, fail, func(m messages.SnapshotDeleted) {
-				if m.Err != nil && !missing(m.Err) {
-					fail(m.Err)
-					return
-				}
-				next()
+		if m.current() {
+			d.finish(leave, func() {
+				m.close()
+				t.done(0)
 			})
 		}
-		next()
-	})
+	}
 }
 
-func (t *restoring) reset(fail func(error), then func()) {
-	call(t.s, t.s.parts.log.PID(), messages.ResetLog{Group: t.c.Group, Index: t.info.Index, Term: t.info.Term}, fail, func(m messages.LogReset) {
-		if m.Err != nil {
-			fail(m.Err)
-			return
-		}
-		t.g.next = t.info.Index + 1
-		then()
-	})
-}
-
-func (t *restoring) done(info messages.SnapshotInfo, replayed uint64) {
+func (t *restoring) done(replayed uint64) {
+	info := t.info
 	t.s.host.Event(messages.DataRebuilt{Group: t.c.Group, Snapshot: info.ID, Replayed: replayed, Reason: "restored on request"})
 	t.r.Reply(messages.Restored{Tag: t.c.Tag, Group: t.c.Group, Info: info, Applied: info.Index + replayed, Replayed: replayed})
 	t.s.restoring = nil
+	t.s.readmit(t.g)
 	t.s.recovered(t.incarnation)
 	t.resume()
 }

@@ -88,10 +88,10 @@ func (w *retaining) judge(info messages.SnapshotInfo, then func(use bool)) {
 	t.s.fit(w.bounds, info, t.fail, func(f fit) {
 		switch {
 		case f == apart && info.ID == t.info.ID:
-			t.fail(fmt.Errorf("the data does not agree with the log: %w", apartError(info)))
+			t.fail(fmt.Errorf("the data does not agree with the log: %w", t.s.apartError(info, w.bounds, t.info.Index)))
 			return
 		case f == apart:
-			t.s.tellApart(info)
+			t.s.tellApart(info, w.bounds, t.info.Index)
 		}
 		if f != within || info.ID == t.info.ID { // which was read a moment ago
 			then(f == within)

@@ -23,7 +23,7 @@ import (
 // later one leaves a good snapshot and a longer log.
 func (s *supervisor) createSnapshot(r *actors.Request, c messages.CreateSnapshot) {
 	g := s.group(c.Group)
-	if g.paused {
+	if g.pauses > 0 {
 		r.Fail(fmt.Errorf("%s: create snapshot: group %d is being restored: %w", s.host.PID().ID, c.Group, messages.ErrConflict))
 		return
 	}

@@ -11,6 +11,11 @@ import (
 // that serve for their positions. It waits for none that is down.
 func (s *supervisor) status(r *actors.Request, c messages.ReadStatus) {
 	st := &messages.Status{Tag: c.Tag, Group: c.Group, Statistics: s.parts.log.Statistics()}
+	for _, g := range s.sortedGroups() {
+		if g.failed != nil {
+			st.Withheld = append(st.Withheld, messages.GroupFailure{Group: g.id, Err: g.failed})
+		}
+	}
 	hosts := []*actors.Host{s.host, s.parts.log.Host, s.parts.snapshot.Host, s.parts.kv.Host}
 	for _, h := range hosts {
 		st.Actors = append(st.Actors, h.Status())

@@ -96,7 +96,7 @@ func (s *Storage) spawn(ctx context.Context, engine *actor.Engine, cfg Config) (
 	}
 	ready := make(chan error, 1)
 	sup := named("supervisor")
-	sup.New = func(h *actors.Host) actors.Behavior { return newSupervisor(h, s.parts, cfg.Retention, ready) }
+	sup.New = func(h *actors.Host) actors.Behavior { return newSupervisor(h, s.parts, cfg, ready) }
 	if s.sup, err = actors.Spawn(engine, sup); err != nil {
 		return err
 	}
@@ -110,6 +110,7 @@ func (s *Storage) spawn(ctx context.Context, engine *actor.Engine, cfg Config) (
 		onCut := o.OnCut
 		o.OnCut = func(c messages.LogCut) {
 			engine.BroadcastEvent(c)
+			engine.Send(s.Supervisor, logCut{})
 			if onCut != nil {
 				onCut(c)
 			}

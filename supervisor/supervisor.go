@@ -27,9 +27,18 @@ type supervisor struct {
 
 	started  bool
 	draining bool
-	tag      uint64
-	calls    map[uint64]func(messages.Reply)
-	groups   map[uint64]*group
+	// compared: a recovery has compared log and data since the supervisor began,
+	// or since the log was cut.
+	compared bool
+	// outdated: the log was cut while a recovery was under way.
+	outdated bool
+	// retrying: groups that are withheld are being tried again; waiting: a timer
+	// will do so, retryEvery after it was set.
+	retrying, waiting bool
+	retryEvery        time.Duration
+	tag               uint64
+	calls             map[uint64]func(messages.Reply)
+	groups            map[uint64]*group
 
 	// kvState is what the application-data actor last told; while it is not
 	// StateServing nothing is applied and flows wait in whenReady.
@@ -55,10 +64,10 @@ type waiter struct {
 	fail func(error)
 }
 
-func newSupervisor(h *actors.Host, p *parts, retention messages.Retention, ready chan error) *supervisor {
+func newSupervisor(h *actors.Host, p *parts, cfg Config, ready chan error) *supervisor {
 	// Replies to commands of an earlier supervisor must not be taken for those
 	// to its successor's (simulation seed 27).
-	return &supervisor{host: h, parts: p, retention: retention, ready: ready, tag: h.Incarnation() << 32,
+	return &supervisor{host: h, parts: p, retention: cfg.Retention, retryEvery: cfg.Restart.RetryInterval(), ready: ready, tag: h.Incarnation() << 32,
 		calls: make(map[uint64]func(messages.Reply)), groups: make(map[uint64]*group), kvState: messages.StateOpening}
 }
 
@@ -81,6 +90,9 @@ func (s *supervisor) Drain() {
 	for _, g := range s.sortedGroups() {
 		if g.stuck != nil {
 			s.giveUp(g, g.stuck)
+		}
+		if !s.compared {
+			s.refuseQueued(g, messages.ErrStopped)
 		}
 	}
 }
@@ -114,7 +126,13 @@ func (s *supervisor) Handle(r *actors.Request) {
 	case messages.Commit:
 		s.commit(r, c)
 	case messages.CreateSnapshot:
-		s.whenServing(r, func() { s.createSnapshot(r, c) })
+		s.whenServing(r, func() {
+			if g := s.group(c.Group); g.failed != nil {
+				r.Fail(s.withheld(g))
+				return
+			}
+			s.createSnapshot(r, c)
+		})
 	case messages.Restore:
 		s.whenServing(r, func() { s.restore(r, c) })
 	case messages.ReadStatus:
@@ -129,8 +147,16 @@ func (s *supervisor) Message(msg any) {
 	case start:
 		s.start()
 	case actors.Notice:
-		if m.Name == kvDir && s.started {
+		switch {
+		case !s.started:
+		case m.Name == kvDir:
 			s.noticeKV(m)
+		default:
+			s.came(m.State)
+		}
+	case logCut:
+		if s.started {
+			s.cut()
 		}
 	case messages.Reply:
 		if f := s.calls[m.ReplyTag()]; f != nil {
@@ -194,6 +220,9 @@ func (s *supervisor) kvLost(err error) {
 	}
 	for _, g := range s.sortedGroups() {
 		s.giveUp(g, err)
+		if !s.compared {
+			s.refuseQueued(g, fmt.Errorf("application data: %w: %w", messages.ErrUnavailable, err))
+		}
 	}
 }
 

@@ -122,7 +122,7 @@ func RemoveTemps(d Disk, dir string) ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), TempSuffix) {
+		if !strings.HasSuffix(e.Name(), TempSuffix) || e.IsDir() { // no store makes such a directory
 			continue
 		}
 		name := filepath.Join(dir, e.Name())

@@ -109,12 +109,16 @@ func TestRemoveTemps(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// Somebody's directory, which is not empty.
+	if err := os.MkdirAll(filepath.Join(dir, "d.tmp", "mine"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	names, err := durable.RemoveTemps(durable.OS, dir)
 	if err != nil || len(names) != 2 {
 		t.Fatalf("removed %q, %v", names, err)
 	}
 	left, err := os.ReadDir(dir)
-	if err != nil || len(left) != 1 || left[0].Name() != "b" {
+	if err != nil || len(left) != 2 || left[0].Name() != "b" || left[1].Name() != "d.tmp" {
 		t.Fatalf("left %v, %v", left, err)
 	}
 }

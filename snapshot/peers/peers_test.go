@@ -9,12 +9,18 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
+	"text/tabwriter"
 	"time"
 
+	"github.com/ballast-raft/ballast/messages/durable"
 	"github.com/ballast-raft/ballast/snapshot"
 	"github.com/hashicorp/raft"
+	"github.com/klauspost/compress/zstd"
 )
 
 var benchMiB = flag.Int("snapshot.bench", 64, "MiB of the state that benchmarks measure")
@@ -42,8 +48,17 @@ type store struct {
 	load func(w io.Writer) error
 }
 
+// The baselines, which the shares are of.
+const (
+	peerStore  = "hashicorp/raft"
+	plainFile  = "plain file"
+	zstdStream = "zstd stream"
+)
+
+var baselines = []string{plainFile, zstdStream, peerStore}
+
 func stores(t testing.TB) []store {
-	all := []store{hashicorp(t)}
+	all := []store{plain(t), stream(t), hashicorp(t)}
 	for _, codec := range []snapshot.Codec{snapshot.CodecNone, snapshot.CodecZstd, snapshot.CodecS2, snapshot.CodecLZ4} {
 		all = append(all, ballast(t, codec))
 	}
@@ -71,6 +86,57 @@ func size(pattern string) (total int64, err error) {
 	return total, err
 }
 
+// bare is a file without a store: written and synced, and read.
+func bare(t testing.TB, name string, encode func(*os.File, []byte) error, decode func(*os.File) (io.Reader, error)) store {
+	path := filepath.Join(t.TempDir(), "state")
+	return store{
+		name: name,
+		save: func(state []byte) (int64, error) {
+			f, err := os.Create(path)
+			if err != nil {
+				return 0, err
+			}
+			err = errors.Join(encode(f, state), durable.OS.Sync(f), f.Close())
+			if err != nil {
+				return 0, err
+			}
+			return size(path)
+		},
+		load: func(w io.Writer) error {
+			f, err := os.Open(path)
+			if err != nil {
+				return err
+			}
+			r, err := decode(f)
+			if err == nil {
+				_, err = io.CopyBuffer(writerOnly{w}, readerOnly{r}, make([]byte, piece))
+			}
+			return errors.Join(err, f.Close())
+		},
+	}
+}
+
+func plain(t testing.TB) store {
+	return bare(t, plainFile, func(f *os.File, state []byte) error { return feed(f, state) }, func(f *os.File) (io.Reader, error) { return f, nil })
+}
+
+// stream is zstd alone, in one thread, at the level that Ballast's zstd has.
+func stream(t testing.TB) store {
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(dec.Close)
+	return bare(t, zstdStream, func(f *os.File, state []byte) error {
+		enc.Reset(f)
+		return errors.Join(feed(enc, state), enc.Close())
+	}, func(f *os.File) (io.Reader, error) { return dec, dec.Reset(f) })
+}
+
 // hashicorp is raft.FileSnapshotStore, which keeps one snapshot. It does not
 // compress, and checks a CRC-64 of the whole when it opens one.
 func hashicorp(t testing.TB) store {
@@ -81,7 +147,7 @@ func hashicorp(t testing.TB) store {
 	}
 	_, transport := raft.NewInmemTransport("here")
 	return store{
-		name: "hashicorp/raft",
+		name: peerStore,
 		save: func(state []byte) (int64, error) {
 			sink, err := s.Create(raft.SnapshotVersionMax, 1, 1, raft.Configuration{}, 1, transport)
 			if err != nil {
@@ -185,43 +251,79 @@ func TestPeers(t *testing.T) {
 }
 
 // BenchmarkPeers has all of them write and read the same state in turns, and
-// prints the medians and the median of the shares of single rounds.
+// prints the median rates with the extremes, the work done for a second of
+// processor time, which depends less on who else uses the machine, and the
+// median of the shares of single rounds.
 func BenchmarkPeers(b *testing.B) {
 	state := records(*benchMiB << 20)
 	all := stores(b)
-	writes, reads, saved := make([][]float64, len(all)), make([][]float64, len(all)), make([]float64, len(all))
-	timed := func(f func() error) float64 {
-		began := time.Now()
+	writes, reads, saved := map[string][]turn{}, map[string][]turn{}, map[string]float64{}
+	timed := func(f func() error) turn {
+		runtime.GC()
+		began, used := time.Now(), processorTime(b)
 		if err := f(); err != nil {
 			b.Fatal(err)
 		}
-		return float64(len(state)) / 1e6 / time.Since(began).Seconds()
+		mega := float64(len(state)) / 1e6
+		return turn{mega / time.Since(began).Seconds(), mega / (processorTime(b) - used).Seconds()}
 	}
 	for b.Loop() {
-		for i, s := range all {
-			writes[i] = append(writes[i], timed(func() error {
+		for _, s := range all {
+			writes[s.name] = append(writes[s.name], timed(func() error {
 				n, err := s.save(state)
-				saved[i] = 100 * (1 - float64(n)/float64(len(state)))
+				saved[s.name] = 100 * (1 - float64(n)/float64(len(state)))
 				return err
 			}))
-			reads[i] = append(reads[i], timed(func() error { return s.load(io.Discard) }))
+			reads[s.name] = append(reads[s.name], timed(func() error { return s.load(io.Discard) }))
 		}
 	}
-	fmt.Printf("%d MiB of JSON-like records, median MB/s and share of %s\n", *benchMiB, all[0].name)
-	for i, s := range all {
-		fmt.Printf("%-16s write %6.0f %5.2f   read %6.0f %5.2f   saved %4.1f%%\n", s.name,
-			median(writes[i]), median(shares(writes[i], writes[0])), median(reads[i]), median(shares(reads[i], reads[0])), saved[i])
+	for _, way := range []struct {
+		what  string
+		turns map[string][]turn
+	}{{"written, durably", writes}, {"read, from the page cache", reads}} {
+		fmt.Printf("%d MiB of JSON-like records, %s, %d rounds\n", *benchMiB, way.what, b.N)
+		t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+		fmt.Fprintf(t, "\tMB/s\tfrom\tto\tMB per cpu s\tsaved\tof %s\t\n", strings.Join(baselines, "\tof "))
+		for _, s := range all {
+			rates := figures(way.turns[s.name], func(x turn) float64 { return x.rate })
+			fmt.Fprintf(t, "%s\t%.0f\t%.0f\t%.0f\t%.0f\t%.1f%%\t", s.name, median(rates), slices.Min(rates), slices.Max(rates),
+				median(figures(way.turns[s.name], func(x turn) float64 { return x.work })), saved[s.name])
+			for _, base := range baselines {
+				shares := slices.Clone(rates)
+				for i := range shares {
+					shares[i] /= way.turns[base][i].rate
+				}
+				fmt.Fprintf(t, "%.2f\t", median(shares))
+			}
+			fmt.Fprintln(t)
+		}
+		if err := t.Flush(); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 
-func shares(v, of []float64) (s []float64) {
-	for i := range v {
-		s = append(s, v[i]/of[i])
+// turn is what one round has given: MB a second, and MB for a second of
+// processor time.
+type turn struct{ rate, work float64 }
+
+func figures(turns []turn, of func(turn) float64) (v []float64) {
+	for _, t := range turns {
+		v = append(v, of(t))
 	}
-	return s
+	return v
 }
 
 func median(v []float64) float64 {
 	v = slices.Sorted(slices.Values(v))
 	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+}
+
+// processorTime is what this process has used.
+func processorTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

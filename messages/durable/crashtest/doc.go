@@ -27,8 +27,11 @@
 // byte or at a sector, a file that ends within a write, blocks of 8 to 512 bytes
 // in any subset, a length without its bytes (they are zero), what a file held
 // before its latest writes, any subset of the names that were added, replaced or
-// removed. A rename is two changes of names, of which one may be lost. Not every
-// subset is tried: few by name, the rest at random.
+// removed, and of each what it has stood for on the way: a file that came and
+// went may be there, one that went and came again may not. A rename is two
+// changes of names, of which one may be lost. A file that was emptied and written
+// anew may be empty, or end anywhere in what is new. Not every subset is tried:
+// few by name, the rest at random.
 //
 // # What is assumed of the store
 //
@@ -38,8 +41,9 @@
 //     disappears otherwise is an error (Err). A file is synced under the name
 //     that it was opened with.
 //   - The name of the recorded directory itself is durable.
-//   - What comes and goes between two steps is not seen: a file that is cut to
-//     nothing and written again at once is taken to be overwritten.
+//   - What a file has held between two steps is not seen. One that is emptied and
+//     written again at once is taken to be overwritten in place, unless it ends in
+//     durable.TempSuffix or Rewritten says so.
 //
 // Nothing is really synced, so a directory in memory does as well as a disk.
 package crashtest

@@ -60,19 +60,19 @@ func (m *Image) Write(dir string) error {
 	return nil
 }
 
-// image builds one. name decides about a name that may be lost, and file about
-// what was written to a file and not synced.
-func (r *Recorder) image(what string, name func(path string) (survives bool), file func(*node) content) *Image {
+// image builds one. name decides about a name that was changed and not synced,
+// which of so many choices is there: 0 is what was synced, the last what is there
+// now. file decides about what was written to a file and not synced.
+func (r *Recorder) image(what string, name func(path string, choices int) int, file func(*node) content) *Image {
 	m := &Image{what, map[string]content{}}
 	var walk func(prefix string, n *node)
 	walk = func(prefix string, n *node) {
-		all := maps.Clone(n.names)
-		maps.Copy(all, n.syncedNames)
-		for _, k := range slices.Sorted(maps.Keys(all)) {
+		for _, k := range n.allNames() {
 			path := prefix + k
-			x := n.names[k]
-			if old := n.syncedNames[k]; old != x && !name(path) {
-				x = old
+			choices := n.choices(k)
+			x := choices[0]
+			if len(choices) > 1 {
+				x = choices[name(path, len(choices))]
 			}
 			switch {
 			case x == nil:
@@ -90,10 +90,20 @@ func (r *Recorder) image(what string, name func(path string) (survives bool), fi
 	return m
 }
 
-func survives(string) bool      { return true }
-func isLost(string) bool        { return false }
-func written(n *node) content   { return n.now }
-func unwritten(n *node) content { return n.synced }
+func survives(_ string, choices int) int { return choices - 1 }
+func isLost(string, int) int             { return 0 }
+func written(n *node) content            { return n.now }
+func unwritten(n *node) content          { return n.synced }
+
+// name leaves one name at a choice, and treats the others alike.
+func name(path string, choice int, others func(string, int) int) func(string, int) int {
+	return func(p string, choices int) int {
+		if p == path {
+			return choice
+		}
+		return others(p, choices)
+	}
+}
 
 // only treats one file in its own way, and the others alike.
 func only(n *node, c content, others func(*node) content) func(*node) content {
@@ -107,7 +117,9 @@ func only(n *node, c content, others func(*node) content) func(*node) content {
 
 func (n *node) pending() bool { return !n.synced.equal(n.now) }
 
-func (n *node) torn(at int) content { return n.mix(n.now.size, func(i int) bool { return i < at }) }
+func (n *node) torn(at int) content {
+	return n.mix(n.synced, n.now.size, func(i int) bool { return i < at })
+}
 
 // upTo is the beginning of what a file holds.
 func (c content) upTo(size int) content {
@@ -117,12 +129,16 @@ func (c content) upTo(size int) content {
 // mixed keeps a random half of the blocks, and some length.
 func (n *node) mixed(rng *rand.Rand, block int) content {
 	size := n.now.size
-	if n.synced.size != size {
+	was := n.synced
+	if n.anew && rng.IntN(2) == 0 {
+		was = content{}
+	}
+	if was.size != size {
 		switch rng.IntN(4) {
 		case 0:
-			size = n.synced.size
+			size = was.size
 		case 1:
-			lo, hi := min(size, n.synced.size), max(size, n.synced.size)
+			lo, hi := min(size, was.size), max(size, was.size)
 			size = lo + rng.IntN(hi-lo+1)
 		}
 	}
@@ -130,29 +146,31 @@ func (n *node) mixed(rng *rand.Rand, block int) content {
 	for i := range kept {
 		kept[i] = rng.IntN(2) == 0
 	}
-	return n.mix(size, func(i int) bool { return kept[i/block] })
+	return n.mix(was, size, func(i int) bool { return kept[i/block] })
 }
 
 // mix takes each byte from what was written or from what was there before.
-func (n *node) mix(size int, isNew func(i int) bool) content {
-	b := make([]byte, min(size, max(len(n.now.data), len(n.synced.data))))
+func (n *node) mix(was content, size int, isNew func(i int) bool) content {
+	b := make([]byte, min(size, max(len(n.now.data), len(was.data))))
 	for i := range b {
 		if isNew(i) {
 			b[i] = n.now.at(i)
 		} else {
-			b[i] = n.synced.at(i)
+			b[i] = was.at(i)
 		}
 	}
 	return content{bytes.TrimRight(b, "\x00"), size}
 }
 
 // pending lists the files that were written to and not synced, and the names
-// that may be lost.
-func (r *Recorder) pending() (files, names []string, nodes []*node) {
+// that were changed and not synced, with the number of their choices.
+func (r *Recorder) pending() (files, names []string, nodes []*node, choices []int) {
 	var walk func(prefix string, n *node)
 	walk = func(prefix string, n *node) {
-		for _, k := range n.changedNames() {
-			names = append(names, prefix+k)
+		for _, k := range n.allNames() {
+			if c := len(n.choices(k)); c > 1 {
+				names, choices = append(names, prefix+k), append(choices, c)
+			}
 		}
 		for _, k := range slices.Sorted(maps.Keys(n.names)) {
 			if x := n.names[k]; x.dir {
@@ -163,8 +181,7 @@ func (r *Recorder) pending() (files, names []string, nodes []*node) {
 		}
 	}
 	walk("", r.tree)
-	slices.Sort(names)
-	return files, names, nodes
+	return files, names, nodes, choices
 }
 
 // Images calls use with what a power cut at this moment may leave. density, 1
@@ -173,7 +190,7 @@ func (r *Recorder) pending() (files, names []string, nodes []*node) {
 func (r *Recorder) Images(what string, rng *rand.Rand, density int, use func(*Image)) {
 	use(r.image(what+": nothing survives", isLost, unwritten))
 	use(r.image(what+": everything survives", survives, written))
-	files, names, nodes := r.pending()
+	files, names, nodes, choices := r.pending()
 	// Contents without names, names without contents.
 	if len(files) > 0 && len(names) > 0 {
 		use(r.image(what+": contents survive", isLost, written))
@@ -195,7 +212,7 @@ func (r *Recorder) Images(what string, rng *rand.Rand, density int, use func(*Im
 		stride := (n.to-n.from)/(6*density) + 1
 		for at := n.from + rng.IntN(stride); at < n.to; at += stride {
 			use(r.image(fmt.Sprintf("%s: %s torn at %d", what, path, at), survives, only(n, n.torn(at), written)))
-			if at >= n.synced.size && at < n.now.size { // it had not grown further either
+			if (at >= n.synced.size || n.anew) && at < n.now.size { // it had not grown further either
 				use(r.image(fmt.Sprintf("%s: %s cut short at %d", what, path, at), survives, only(n, n.torn(at).upTo(at), written)))
 			}
 		}
@@ -206,11 +223,22 @@ func (r *Recorder) Images(what string, rng *rand.Rand, density int, use func(*Im
 	// Every subset of the names, or some.
 	if len(names) > 0 && len(names) <= 4 {
 		for set := 1; set < 1<<len(names)-1; set++ {
-			pick := func(p string) bool {
-				i, _ := slices.BinarySearch(names, p)
-				return set>>i&1 != 0
+			pick := func(p string, choices int) int {
+				i := slices.Index(names, p)
+				if i >= 0 && set>>i&1 != 0 {
+					return choices - 1
+				}
+				return 0 // also in a directory that was removed, if that is lost
 			}
 			use(r.image(fmt.Sprintf("%s: of the names %v subset %b", what, names, set), pick, written))
+		}
+	}
+	// What a name has stood for on the way, if only that far was written.
+	for i, path := range names {
+		for k := 1; k < choices[i]-1; k++ {
+			what := fmt.Sprintf("%s: %s as it was %d changes ago", what, path, choices[i]-1-k)
+			use(r.image(what, name(path, k, survives), written))
+			use(r.image(what+", other names lost", name(path, k, isLost), written))
 		}
 	}
 	// Random parts of everything.
@@ -218,7 +246,7 @@ func (r *Recorder) Images(what string, rng *rand.Rand, density int, use func(*Im
 		for i := range 2 * density {
 			block := []int{8, 512, 32, 128}[i%4]
 			use(r.image(fmt.Sprintf("%s: random subset %d of blocks of %d", what, i, block),
-				func(string) bool { return rng.IntN(2) == 0 },
+				func(_ string, choices int) int { return rng.IntN(choices) },
 				func(n *node) content { return n.mixed(rng, block) }))
 		}
 	}

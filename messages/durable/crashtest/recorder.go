@@ -44,29 +44,61 @@ type node struct {
 	// other operation came after it.
 	from, to int
 	latest   bool
+	// anew: since the latest sync it may have been emptied and written again.
+	anew bool
 
 	syncedNames, names map[string]*node
+	// betweenNames are what a name has stood for after the latest sync of the
+	// directory and before now, oldest first, nil for nothing: each step of the
+	// way may be what has made it to the disk. The latest few.
+	betweenNames map[string][]*node
 }
 
 func newDir() *node {
-	return &node{dir: true, syncedNames: map[string]*node{}, names: map[string]*node{}}
+	return &node{dir: true, syncedNames: map[string]*node{}, names: map[string]*node{}, betweenNames: map[string][]*node{}}
 }
 
-// changedNames lists the names that may or may not have made it to the disk.
-func (n *node) changedNames() []string {
-	var changed []string
-	for name, x := range n.names {
-		if n.syncedNames[name] != x {
-			changed = append(changed, name)
-		}
+// setName makes a name stand for x, or for nothing.
+func (n *node) setName(name string, x *node) {
+	if was := n.names[name]; was != n.syncedNames[name] || len(n.betweenNames[name]) > 0 {
+		between := append(slices.Clone(n.betweenNames[name]), was)
+		n.betweenNames[name] = between[max(0, len(between)-4):]
+	}
+	if x == nil {
+		delete(n.names, name)
+		return
+	}
+	n.names[name] = x
+}
+
+func (n *node) syncNames() {
+	n.syncedNames, n.betweenNames = maps.Clone(n.names), map[string][]*node{}
+}
+
+// choices are what a power cut may leave of a name: what was synced first, what
+// is there now last.
+func (n *node) choices(name string) []*node {
+	synced, now := n.syncedNames[name], n.names[name]
+	between := n.betweenNames[name]
+	if synced == now && len(between) == 0 {
+		return []*node{now}
+	}
+	return slices.Concat([]*node{synced}, between, []*node{now})
+}
+
+// allNames lists those that a power cut may leave.
+func (n *node) allNames() []string {
+	all := map[string]bool{}
+	for name := range n.names {
+		all[name] = true
 	}
 	for name := range n.syncedNames {
-		if n.names[name] == nil {
-			changed = append(changed, name)
-		}
+		all[name] = true
 	}
-	slices.Sort(changed)
-	return changed
+	for name := range n.betweenNames {
+		all[name] = true
+	}
+	return slices.Sorted(maps.Keys(all))
 }
 
 // Recorder is a Disk that follows every operation on a directory. Files are
@@ -81,6 +113,10 @@ type Recorder struct {
 	// with the step's path. It may use the store, as somebody could who runs
 	// beside it.
 	Inside func(what, path string)
+	// Rewritten, if set, reports of a file whether the store opens it with
+	// O_TRUNC and writes it anew. That cannot be seen from outside. Files that
+	// end in durable.TempSuffix are taken to be such in any case.
+	Rewritten func(path string) bool
 
 	root string
 	tree *node
@@ -98,7 +134,8 @@ func Record(root string) (*Recorder, error) {
 	r.look()
 	var settle func(*node)
 	settle = func(n *node) {
-		n.synced, n.between, n.syncedNames = n.now, nil, maps.Clone(n.names)
+		n.synced, n.between, n.anew = n.now, nil, false
+		n.syncNames()
 		n.from, n.to = 0, 0
 		for _, x := range n.names {
 			settle(x)
@@ -141,7 +178,7 @@ func (r *Recorder) look() bool {
 				if x = (&node{}); e.IsDir() {
 					x = newDir()
 				}
-				n.names[e.Name()] = x
+				n.setName(e.Name(), x)
 				changed = true
 			}
 			if e.IsDir() {
@@ -153,12 +190,13 @@ func (r *Recorder) look() bool {
 				r.lost(err)
 				continue
 			}
-			changed = x.write(newContent(b)) || changed
+			anew := strings.HasSuffix(path, durable.TempSuffix) || r.Rewritten != nil && r.Rewritten(path)
+			changed = x.write(newContent(b), anew) || changed
 		}
 		for name := range n.names {
 			if !present[name] {
 				r.lost(fmt.Errorf("crashtest: %s was removed behind the Disk", filepath.Join(dir, name)))
-				delete(n.names, name)
+				n.setName(name, nil)
 			}
 		}
 	}
@@ -166,8 +204,9 @@ func (r *Recorder) look() bool {
 	return changed
 }
 
-// write notes what a file holds now, and reports whether that is new.
-func (n *node) write(c content) bool {
+// write notes what a file holds now, and reports whether that is new. anew: it
+// may have been emptied first.
+func (n *node) write(c content, anew bool) bool {
 	if n.latest = !c.equal(n.now); !n.latest {
 		return false
 	}
@@ -179,10 +218,13 @@ func (n *node) write(c content) bool {
 		n.to--
 	}
 	if n.pending() {
-		if n.between = append(n.between, n.now); len(n.between) > 4 {
-			n.between = n.between[1:]
-		}
+		n.between = append(n.between, n.now)
 	}
+	if anew && n.now.size > 0 {
+		n.anew = true
+		n.between = append(n.between, content{})
+	}
+	n.between = n.between[max(0, len(n.between)-4):]
 	n.now = c
 	return true
 }
@@ -243,7 +285,7 @@ func (r *Recorder) Sync(f *os.File) error {
 			r.lost(fmt.Errorf("crashtest: sync of %s, which has no such name", f.Name()))
 			return nil
 		}
-		x.synced, x.between, x.from, x.to = x.now, nil, 0, 0
+		x.synced, x.between, x.anew, x.from, x.to = x.now, nil, false, 0, 0
 		return nil
 	})
 }
@@ -254,7 +296,7 @@ func (r *Recorder) SyncDir(path string) error {
 		if info, err := os.Stat(path); err != nil {
 			return err
 		} else if x := r.known(path); x != nil && info.IsDir() {
-			x.syncedNames = maps.Clone(x.names)
+			x.syncNames()
 		}
 		return nil
 	})
@@ -272,8 +314,8 @@ func (r *Recorder) Rename(from, to string) error {
 			r.lost(fmt.Errorf("crashtest: rename of %s to %s crosses the border of %s", from, to, r.root))
 			return nil
 		}
-		target.names[b] = source.names[a]
-		delete(source.names, a)
+		target.setName(b, source.names[a])
+		source.setName(a, nil)
 		return nil
 	})
 }
@@ -285,7 +327,7 @@ func (r *Recorder) Remove(path string) error {
 			return err
 		}
 		if dir, name := r.find(path); dir != nil {
-			delete(dir.names, name)
+			dir.setName(name, nil)
 		}
 		return nil
 	})

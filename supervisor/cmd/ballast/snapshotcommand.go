@@ -3,11 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/ballast-raft/ballast/kv"
 	raftlog "github.com/ballast-raft/ballast/log"
 	"github.com/ballast-raft/ballast/messages"
 	"github.com/ballast-raft/ballast/messages/durable"
@@ -207,9 +209,33 @@ func idHint(err error) error {
 // errLogNeeds: without the snapshot the log begins behind all that is left.
 var errLogNeeds = errors.New("the log needs it")
 
+// place is where a snapshot lies beside the log of its group.
+type place int
+
+const (
+	useless place = iota // the log no longer reaches back to it, or contradicts it
+	within               // the log goes on from it
+	ahead                // it lies beyond the end of the log, which begins anew behind it
+)
+
+// placeOf compares as recovery does, as far as the bounds of the log tell.
+func placeOf(log messages.LogBounds, info messages.SnapshotInfo) place {
+	switch {
+	case info.Index+1 < log.First,
+		info.Index+1 == log.First && info.Term != log.PrevTerm,
+		info.Index > log.Last && info.Term < log.LastTerm:
+		return useless
+	case info.Index > log.Last:
+		return ahead
+	}
+	return within
+}
+
 // mayGo refuses to let go the last good snapshot that the log goes on from. The
 // store keeps a good one, but does not know the log: after an import the one that
-// stays may end before the log begins.
+// stays may end before the log begins, or be of another history. Nor does it know
+// what a snapshot holds: where there are some of application data, one of
+// something else is nothing to fall back on.
 func (s *snapshotFiles) mayGo(group uint64, going, staying []messages.SnapshotInfo) error {
 	if s.service == "" {
 		return nil
@@ -218,18 +244,30 @@ func (s *snapshotFiles) mayGo(group uint64, going, staying []messages.SnapshotIn
 	if err != nil {
 		return err
 	}
+	places := []place{within, ahead}
 	if log.First <= 1 {
-		return nil // the log alone is enough
+		places = places[1:] // up to its end the log alone is enough
 	}
-	if id, err := s.reaching(log, staying); err != nil || id != "" {
-		return err
+	for _, data := range []bool{true, false} {
+		for _, p := range places {
+			if id, err := s.reaching(log, staying, p, data); err != nil || id != "" {
+				return err
+			}
+			id, err := s.reaching(log, going, p, data)
+			if err != nil {
+				return err
+			}
+			if id != "" {
+				where := fmt.Sprintf("begins at %d", log.First)
+				if p == ahead {
+					where = fmt.Sprintf("ends at %d", log.Last)
+				}
+				return fmt.Errorf("group %d: the log %s, and it goes on from no other good snapshot than %s: the data could not be rebuilt: %w (-force does not ask)",
+					group, where, id, errLogNeeds)
+			}
+		}
 	}
-	id, err := s.reaching(log, going)
-	if err != nil || id == "" {
-		return err
-	}
-	return fmt.Errorf("group %d: the log begins at %d, and it goes on from no other good snapshot than %s: the data could not be rebuilt: %w (-force does not ask)",
-		group, log.First, id, errLogNeeds)
+	return nil
 }
 
 // logOf is the log of a group of the service.
@@ -253,21 +291,39 @@ func (s *snapshotFiles) logOf(group uint64) (messages.LogBounds, error) {
 	return none, nil
 }
 
-// reaching returns a snapshot that is good and that the log goes on from, or
-// nothing.
-func (s *snapshotFiles) reaching(log messages.LogBounds, infos []messages.SnapshotInfo) (id string, err error) {
+// reaching returns a good snapshot that lies in a place beside the log, and holds
+// application data or something else, or nothing.
+func (s *snapshotFiles) reaching(log messages.LogBounds, infos []messages.SnapshotInfo, p place, data bool) (id string, err error) {
 	for _, info := range infos {
-		if info.Index+1 < log.First || info.Index > log.Last {
+		if placeOf(log, info) != p {
 			continue
 		}
-		_, err := s.Verify(info.ID)
+		is, err := s.holdsData(info.ID)
+		if err == nil && is == data {
+			if _, err = s.Verify(info.ID); err == nil {
+				return info.ID, nil
+			}
+		}
 		switch {
-		case err == nil:
-			return info.ID, nil
-		case errors.Is(err, messages.ErrCorrupt), errors.Is(err, messages.ErrNotFound), errors.Is(err, messages.ErrIncompatible):
+		case err == nil, errors.Is(err, messages.ErrCorrupt), errors.Is(err, messages.ErrNotFound), errors.Is(err, messages.ErrIncompatible):
 		default:
 			return "", err
 		}
 	}
 	return "", nil
+}
+
+// holdsData reports whether a snapshot holds application data.
+func (s *snapshotFiles) holdsData(id string) (is bool, err error) {
+	r, err := s.OpenAt(id)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	head := make([]byte, 8)
+	n, err := r.ReadAt(head, 0)
+	if errors.Is(err, io.EOF) { // shorter
+		err = nil
+	}
+	return kv.IsState(head[:n]), err
 }

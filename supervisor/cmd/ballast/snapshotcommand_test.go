@@ -55,11 +55,16 @@ func kvState(t *testing.T, n int) []byte {
 // keep writes a snapshot into a directory of snapshots.
 func keep(t *testing.T, dir string, group, index uint64, created time.Time, meta, state []byte) messages.SnapshotInfo {
 	t.Helper()
+	return keepOf(t, dir, group, index, 3, created, meta, state)
+}
+
+func keepOf(t *testing.T, dir string, group, index, term uint64, created time.Time, meta, state []byte) messages.SnapshotInfo {
+	t.Helper()
 	d, err := snapshot.OpenDir(dir, snapshot.Options{BlockBytes: shelfBlock, Now: func() time.Time { return created }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := d.Create(group, index, 3, meta)
+	w, err := d.Create(group, index, term, meta)
 	if err == nil {
 		_, err = w.Write(state)
 	}

@@ -18,7 +18,8 @@ import (
 
 const needsHelp = `The newest good snapshot of a group always stays, and so does the last good one that
 the log goes on from: the log was compacted up to the oldest that was kept, and
-without any of them the data could not be rebuilt.`
+without any of them the data could not be rebuilt. Where there are snapshots of
+application data only those count.`
 
 func forceFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "force", Usage: "do not ask the log, for instance because it is damaged; the last good one stays all the same"}
@@ -283,7 +284,10 @@ func (g *prunedGroup) planned(plan []messages.PlannedSnapshot) (going, staying [
 			damage = errors.Join(damage, p.Err)
 		}
 		g.Plan = append(g.Plan, o)
-		info := messages.SnapshotInfo{ID: p.ID, Group: g.Group, Index: p.Index}
+		info, err := snapshot.ParseID(p.ID)
+		if err != nil {
+			continue // the store has no other names
+		}
 		if o.Goes {
 			going = append(going, info)
 		} else {

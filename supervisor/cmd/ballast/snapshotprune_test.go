@@ -3,11 +3,14 @@ package main
 import (
 	"encoding/json"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ballast-raft/ballast/snapshot"
 )
 
 type prunedOutput struct {
@@ -128,19 +131,34 @@ func TestSnapshotDelete(t *testing.T) {
 // TestSnapshotDeleteAsksTheLog has snapshots that the store would give up one
 // for the other, but the log goes on from one of them only.
 func TestSnapshotDeleteAsksTheLog(t *testing.T) {
+	own := func(*testing.T) []byte { return []byte("some other state") }
+	data := func(t *testing.T) []byte { return kvState(t, 3) }
+	beside := func(n uint64) func(uint64) uint64 { return func(uint64) uint64 { return n } }
+	same := func(n uint64) uint64 { return n }
 	for _, c := range []struct {
-		name  string
-		index uint64 // of a good snapshot beside the one that the log needs
+		name string
+		// of a good snapshot beside the one that the log needs
+		index func(needed uint64) uint64
+		term  uint64 // beyond that of the other
+		state func(t *testing.T) []byte
 		args  []string
 	}{
-		{"an older one", 1, []string{"delete", "DIR", "NEEDED"}},
-		{"one beyond the log", 1000, []string{"delete", "DIR", "NEEDED"}},
-		{"prune to one beyond the log", 1000, []string{"prune", "DIR", "-keep", "1"}},
+		{"an older one", beside(1), 0, data, []string{"delete", "DIR", "NEEDED"}},
+		{"one beyond the log", beside(1000), 0, data, []string{"delete", "DIR", "NEEDED"}},
+		{"prune to one beyond the log", beside(1000), 0, data, []string{"prune", "DIR", "-keep", "1"}},
+		{"one of another history", same, 1, data, []string{"delete", "DIR", "NEEDED"}},
+		{"one of something else", same, 0, own, []string{"delete", "DIR", "NEEDED"}},
+		{"prune to one of something else", same, 0, own, []string{"prune", "DIR", "-keep", "1"}},
+		{"prune to one of something else, by age", same, 0, own, []string{"prune", "DIR", "-max-age", "1ns"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := library(t)
 			needed := strings.Fields(must(t, "snapshot", dir, "-keep", "1"))[0]
-			other := keep(t, filepath.Join(dir, snapshotDir), 0, c.index, time.Now(), nil, []byte("some other state"))
+			info, err := snapshot.ParseID(needed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			other := keepOf(t, filepath.Join(dir, snapshotDir), info.Group, c.index(info.Index), info.Term+c.term, time.Now(), nil, c.state(t))
 			args := []string{"snapshot"}
 			for _, a := range c.args {
 				args = append(args, strings.NewReplacer("DIR", dir, "NEEDED", needed).Replace(a))
@@ -169,6 +187,38 @@ func TestSnapshotDeleteAsksTheLog(t *testing.T) {
 				t.Errorf("%q are left", ids)
 			}
 		})
+	}
+}
+
+// TestSnapshotDeleteAhead has a snapshot beyond the end of the log, which begins
+// anew behind it, and one that the log does not reach: the first cannot go.
+func TestSnapshotDeleteAhead(t *testing.T) {
+	dir := library(t)
+	first := strings.Fields(must(t, "snapshot", dir, "-keep", "1"))[0]
+	info, err := snapshot.ParseID(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	snapshots := filepath.Join(dir, snapshotDir)
+	ahead := keepOf(t, snapshots, 0, 1000, info.Term, time.Now(), nil, kvState(t, 3))
+	keepOf(t, snapshots, 0, 1, info.Term, time.Now(), nil, kvState(t, 3))
+	must(t, "snapshot", "delete", dir, first, "-force")
+	if o := ballast(t, "snapshot", "delete", dir, ahead.ID); o.code != exitFailed || !strings.Contains(o.err, errLogNeeds.Error()) {
+		t.Errorf("exit code %d, want 1 and %q", o.code, errLogNeeds)
+	}
+	must(t, "restore", dir)
+
+	// The log and the data are lost: one of something else is no help.
+	ahead = keepOf(t, snapshots, 0, 2000, info.Term, time.Now(), nil, kvState(t, 3))
+	must(t, "snapshot", "prune", dir, "-keep", "1", "-force")
+	keepOf(t, snapshots, 0, 2001, info.Term, time.Now(), nil, []byte("some other state"))
+	for _, name := range []string{logDir, kvDir} {
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if o := ballast(t, "snapshot", "delete", dir, ahead.ID); o.code != exitFailed || !strings.Contains(o.err, errLogNeeds.Error()) {
+		t.Errorf("nothing else is left: exit code %d, want 1 and %q", o.code, errLogNeeds)
 	}
 }
 
