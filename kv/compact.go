@@ -74,6 +74,9 @@ func (s *DB) compact() (*compaction, error) {
 	c.old, c.at = s.gen, s.gen.place
 	c.began = c.at.end
 	for _, g := range s.groups {
+		if g.blank() {
+			continue
+		}
 		c.parts = append(c.parts, part{group: g})
 		c.positions[g.id] = position{g.id, g.index, g.term, g.revision}
 	}

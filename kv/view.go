@@ -66,9 +66,15 @@ func (s *DB) viewed(id uint64) (*machine, error) {
 
 // forget removes a group that was there for views alone.
 func (s *DB) forget(g *machine) {
-	if s.groups[g.id] == g && g.db == s.tree && len(g.exports) == 0 && len(g.history.views) == 0 && g.keys == 0 && g.revision == 0 && g.index == 0 && len(g.indexes) == 0 {
+	if s.groups[g.id] == g && g.db == s.tree && len(g.exports) == 0 && len(g.history.views) == 0 && g.blank() {
 		delete(s.groups, g.id)
 	}
+}
+
+// blank reports whether nothing was ever done to the group: it is there for
+// views alone.
+func (g *machine) blank() bool {
+	return g.keys == 0 && g.revision == 0 && g.index == 0 && len(g.indexes) == 0
 }
 
 // in calls fn with what the view sees.

@@ -114,8 +114,8 @@ type Recorder struct {
 	// beside it.
 	Inside func(what, path string)
 	// Rewritten, if set, reports of a file whether the store opens it with
-	// O_TRUNC and writes it anew. That cannot be seen from outside. Files that
-	// end in durable.TempSuffix are taken to be such in any case.
+	// O_TRUNC and writes it anew. That cannot be seen from outside. Nil: those
+	// that end in durable.TempSuffix are taken to be such.
 	Rewritten func(path string) bool
 
 	root string
@@ -190,7 +190,10 @@ func (r *Recorder) look() bool {
 				r.lost(err)
 				continue
 			}
-			anew := strings.HasSuffix(path, durable.TempSuffix) || r.Rewritten != nil && r.Rewritten(path)
+			anew := strings.HasSuffix(path, durable.TempSuffix)
+			if r.Rewritten != nil {
+				anew = r.Rewritten(path)
+			}
 			changed = x.write(newContent(b), anew) || changed
 		}
 		for name := range n.names {
