@@ -74,7 +74,7 @@ func SpawnKV(engine *actor.Engine, cfg KVConfig) (*KV, error) {
 	}
 	k := &KV{reached: make(map[uint64]uint64)}
 	cfg.New = func(h *Host) Behavior {
-		b := &kvBehavior{host: h, cfg: cfg, kv: k}
+		b := &kvBehavior{host: h, cfg: cfg, kv: k, building: make(map[uint64]*building), whole: make(map[uint64]*Request)}
 		b.leases = newLeases[*access](h, cfg.Lease, cfg.MaxViews, h.Fail)
 		return b
 	}
@@ -103,6 +103,14 @@ type kvBehavior struct {
 	// store. Changes wait in held.
 	importing bool
 	held      []*Request
+
+	// building has the groups that wait for a unique index, and whole the
+	// direct writes whose index has become whole. maintaining: a slice of work
+	// on indexes is under way.
+	building    map[uint64]*building
+	whole       map[uint64]*Request
+	maintaining bool
+	draining    bool
 }
 
 // access is a view or an import.
@@ -129,6 +137,7 @@ const (
 	kvSyncLane   = 0
 	kvExportLane = 1
 	kvImportLane = 2
+	kvIndexLane  = 3
 )
 
 func (b *kvBehavior) Open() (err error) {
@@ -145,10 +154,14 @@ func (b *kvBehavior) Close() error {
 }
 
 // Drain lets go of what would hold the end up.
-func (b *kvBehavior) Drain() { b.commit() }
+func (b *kvBehavior) Drain() {
+	b.draining = true
+	b.abandon()
+	b.commit()
+}
 
 func (b *kvBehavior) Message(any) {}
-func (b *kvBehavior) Ready()      {}
+func (b *kvBehavior) Ready()      { b.maintain() }
 
 func (b *kvBehavior) Handle(r *Request) {
 	switch c := r.Command.(type) {
@@ -209,25 +222,19 @@ func (b *kvBehavior) apply(r *Request, c messages.Apply) {
 		b.hold(r)
 		return
 	}
+	if w := b.building[c.Group]; w != nil {
+		w.held = append(w.held, r)
+		return
+	}
 	if n := len(c.Entries); n > 0 {
 		r.Note = applying{c.Group, c.Entries[n-1].Index}
 	}
-	results, err := b.store.Apply(c.Group, c.Entries)
-	index, term := b.store.Applied(c.Group)
-	if b.failed(r, err) {
-		return
-	}
-	b.kv.reach(c.Group, max(index, b.kv.Reached(c.Group)))
-	r.Reply(messages.Applied{Tag: c.Tag, Group: c.Group, Index: index, Term: term, Results: results, Err: err})
-	b.dirty += c.Bytes()
-	if b.dirty >= b.cfg.SyncEvery {
-		b.syncInBackground()
-	}
+	b.applyRest(r, c, nil, false)
 }
 
 // failed fails the actor if the store needs to be reopened; Resolve then
-// answers the request.
-func (b *kvBehavior) failed(r *Request, err error) bool {
+// answers what is under way.
+func (b *kvBehavior) failed(err error) bool {
 	if err == nil || !b.store.Poisoned() {
 		return false
 	}
@@ -267,8 +274,10 @@ func (b *kvBehavior) commit() {
 	if b.syncing || b.importing || len(b.writes) == 0 {
 		return
 	}
-	batch := b.writes
-	b.writes = nil
+	batch := b.takeWrites()
+	if len(batch) == 0 {
+		return
+	}
 	replies := make([]messages.Reply, len(batch))
 	groups := make(map[uint64][]int)
 	for i, r := range batch {
@@ -313,6 +322,7 @@ func (b *kvBehavior) commit() {
 			}
 			b.release()
 			b.commit()
+			b.maintain()
 		}
 	})
 }
@@ -363,10 +373,15 @@ func (b *kvBehavior) read(r *Request) {
 		pairs, next, err := b.store.Scan(c)
 		r.Reply(messages.Scanned{Tag: c.Tag, Group: c.Group, Pairs: pairs, Next: next, Err: err})
 	case messages.QueryIndex:
+		if c.Count {
+			n, next, err := b.store.Count(c)
+			r.Reply(messages.IndexQueried{Tag: c.Tag, Group: c.Group, Count: n, Next: next, Err: err})
+			return
+		}
 		pairs, next, err := b.store.Query(c)
 		r.Reply(messages.IndexQueried{Tag: c.Tag, Group: c.Group, Pairs: pairs, Next: next, Err: err})
 	case messages.ListIndexes:
-		r.Reply(messages.IndexesListed{Tag: c.Tag, Group: c.Group, Definitions: b.store.Indexes(c.Group)})
+		r.Reply(messages.IndexesListed{Tag: c.Tag, Group: c.Group, Indexes: b.store.Indexes(c.Group)})
 	case messages.ListGroups:
 		r.Reply(messages.GroupsListed{Tag: c.Tag, Group: c.Group, Groups: b.store.Groups()})
 	case messages.ReadApplied:
@@ -489,7 +504,7 @@ func (b *kvBehavior) finishImport(r *Request, c messages.FinishImport) {
 	if !ok {
 		return
 	}
-	if b.syncing || b.importing || a.underWay > 0 {
+	if b.syncing || b.importing || a.underWay > 0 || len(b.building) > 0 {
 		b.hold(r) // until what is under way is done
 		return
 	}
@@ -501,7 +516,7 @@ func (b *kvBehavior) finishImport(r *Request, c messages.FinishImport) {
 		keys, err := a.imported.Finish()
 		return func() {
 			b.importing = false
-			if b.failed(r, err) {
+			if b.failed(err) {
 				return
 			}
 			reply := messages.Imported{Tag: c.Tag, Group: c.Group, Keys: keys, Err: err}
@@ -512,6 +527,7 @@ func (b *kvBehavior) finishImport(r *Request, c messages.FinishImport) {
 			r.Reply(reply)
 			b.release()
 			b.commit()
+			b.maintain()
 		}
 	})
 }

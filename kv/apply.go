@@ -53,12 +53,19 @@ func (s *DB) Apply(group uint64, entries []messages.Entry) ([]messages.Result, e
 		results[done].Err = fmt.Errorf("kv: apply index %d: %w", entries[done].Index, messages.ErrResultLost)
 	}
 	for done < len(entries) {
-		b := s.newBatch(g)
 		next := done
+		op, _ := NeedsPreparation(entries[next])
+		if err := s.prepareAll(g, op); err != nil {
+			return results[:done], fmt.Errorf("kv: apply index %d: %w", entries[done].Index, err)
+		}
+		b := s.newBatch(g)
 		err := s.gen.db.View(func(tx *buntdb.Tx) error {
 			b.tx = tx
-			for next < len(entries) && (next == done || b.bytes < s.opt.CommitBytes) {
-				results[next] = b.apply(entries[next])
+			for next < len(entries) {
+				if _, first := NeedsPreparation(entries[next]); next > done && (first || b.bytes >= s.opt.CommitBytes) {
+					break
+				}
+				results[next] = b.apply(s, entries[next])
 				next++
 			}
 			return nil
@@ -75,7 +82,7 @@ func (s *DB) Apply(group uint64, entries []messages.Entry) ([]messages.Result, e
 	return results, nil
 }
 
-func (b *batch) apply(e messages.Entry) messages.Result {
+func (b *batch) apply(s *DB, e messages.Entry) messages.Result {
 	if e.Type != messages.EntryNormal || len(e.Data) == 0 {
 		return messages.Result{}
 	}
@@ -83,7 +90,7 @@ func (b *batch) apply(e messages.Entry) messages.Result {
 	if err != nil {
 		return messages.Result{Err: fmt.Errorf("kv: %w", err)}
 	}
-	return b.run(op)
+	return b.run(s, op)
 }
 
 // Applied returns the index and term up to which a group was applied.

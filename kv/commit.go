@@ -20,11 +20,17 @@ type machine struct {
 	// indexes is sorted by name. The slice is replaced, never changed: views
 	// hold on to it.
 	indexes []index
-	views   []*view
+	// entries is the number of index entries by the number in their keys;
+	// those with a number that no index has are garbage. No number above
+	// numbers has been used.
+	entries  map[uint64]int
+	numbers  uint64
+	prepared *prepared
+	views    []*view
 }
 
 func newGroup(id uint64) *machine {
-	return &machine{id: id, data: spacePrefix(dataSpace, id), definitions: spacePrefix(definitionSpace, id)}
+	return &machine{id: id, data: spacePrefix(dataSpace, id), definitions: spacePrefix(definitionSpace, id), entries: map[uint64]int{}}
 }
 
 // change is the outcome of a batch for one stored key.
@@ -44,10 +50,16 @@ type batch struct {
 	indexes []index
 	changes map[string]*change
 	bytes   int64 // about what the changes hold
+	// claims has the keys that hold what only one may hold in a unique index,
+	// where that has changed; numbers and prepared are those of the group
+	// afterwards.
+	claims   map[string]string
+	numbers  uint64
+	prepared *prepared
 }
 
 func (s *DB) newBatch(g *machine) *batch {
-	return &batch{group: g, indexes: g.indexes, changes: map[string]*change{}}
+	return &batch{group: g, indexes: g.indexes, changes: map[string]*change{}, claims: map[string]string{}, numbers: g.numbers}
 }
 
 // lookup returns the value of a stored key as the batch has left it.
@@ -82,26 +94,14 @@ func (b *batch) remove(key, prior string, had bool) {
 	}
 }
 
-// setEntry and removeEntry change index entries. An entry is in the store
-// exactly if its pair is, so there is nothing to look up.
-func (b *batch) setEntry(key string) {
-	if c, ok := b.changes[key]; ok && !c.set {
-		delete(b.changes, key)
-		return
-	}
-	b.set(key, "", "", false)
-}
-
-func (b *batch) removeEntry(key string) { b.remove(key, "", true) }
-
 // run carries out one operation.
-func (b *batch) run(op messages.Operation) messages.Result {
+func (b *batch) run(s *DB, op messages.Operation) messages.Result {
 	if err := op.Validate(); err != nil {
 		return messages.Result{Err: fmt.Errorf("kv: %w", err)}
 	}
 	switch op.Kind {
 	case messages.OpCreateIndex:
-		return b.createIndex(op.Index)
+		return b.createIndex(s, op.Index)
 	case messages.OpDropIndex:
 		return b.dropIndex(op.Index.Name)
 	}
@@ -112,13 +112,7 @@ func (b *batch) run(op messages.Operation) messages.Result {
 	switch op.Kind {
 	case messages.OpDelete:
 		if found {
-			for i := range b.indexes {
-				if x := &b.indexes[i]; x.covers(key) {
-					if e := x.entry(key, old); e != "" {
-						b.removeEntry(e)
-					}
-				}
-			}
+			_ = b.reindex(key, &old, nil) // nothing refuses to be removed
 			b.remove(stored, old, true)
 		}
 		return res
@@ -128,30 +122,13 @@ func (b *batch) run(op messages.Operation) messages.Result {
 		}
 	}
 	value := string(op.Value)
-	checked := false
-	for i := range b.indexes {
-		x := &b.indexes[i]
-		if !x.covers(key) {
-			continue
-		}
-		if !checked && !validJSON(value) {
-			res.Err = fmt.Errorf("kv: %v under index %q: %w", op.Kind, x.Name, messages.ErrNotJSON)
-			return res
-		}
-		checked = true
-		was, is := "", x.entry(key, value)
-		if found {
-			was = x.entry(key, old)
-		}
-		if was == is {
-			continue
-		}
-		if was != "" {
-			b.removeEntry(was)
-		}
-		if is != "" {
-			b.setEntry(is)
-		}
+	was := &old
+	if !found {
+		was = nil
+	}
+	if err := b.reindex(key, was, &value); err != nil {
+		res.Err = fmt.Errorf("kv: %v: %w", op.Kind, err)
+		return res
 	}
 	b.set(stored, value, old, found)
 	res.Swapped = op.Kind == messages.OpCompareAndSwap
@@ -183,12 +160,18 @@ func (s *DB) Write(group uint64, ops []messages.Operation) ([]messages.Result, e
 		return nil, fmt.Errorf("kv: write: %w", err)
 	}
 	g := s.group(group)
-	b := s.newBatch(g)
 	results := make([]messages.Result, len(ops))
-	err := s.gen.db.View(func(tx *buntdb.Tx) error {
+	var err error
+	if len(ops) > 0 {
+		if err = s.prepareAll(g, ops[0]); err != nil {
+			return nil, fmt.Errorf("kv: write: %w", err)
+		}
+	}
+	b := s.newBatch(g)
+	err = s.gen.db.View(func(tx *buntdb.Tx) error {
 		b.tx = tx
 		for i, op := range ops {
-			results[i] = b.run(op)
+			results[i] = b.run(s, op)
 		}
 		return nil
 	})
@@ -293,13 +276,18 @@ func (s *DB) commit(b *batch, index, term uint64) (err error) {
 		s.groups[g.id] = g
 		g.indexes = b.indexes
 		for key, c := range b.changes {
-			if key[0] == dataSpace {
-				switch {
-				case c.set && !c.existed:
-					g.keys++
-				case !c.set:
-					g.keys--
-				}
+			n := 0
+			switch {
+			case c.set && !c.existed:
+				n = 1
+			case !c.set:
+				n = -1
+			}
+			switch key[0] {
+			case dataSpace:
+				g.keys += n
+			case indexSpace:
+				g.count(key[len(g.data):], n)
 			}
 		}
 		if m.sum, err = gen.sum(m.start, size); err != nil {
@@ -322,6 +310,11 @@ func (s *DB) commit(b *batch, index, term uint64) (err error) {
 	}
 	s.groups[g.id] = g
 	g.index, g.term = index, term
+	g.numbers = b.numbers
+	if size > 0 || b.prepared != nil {
+		g.prepared = b.prepared
+		s.settle(g)
+	}
 	gen.sequence, gen.end = m.sequence, m.end+markerLen
 	return nil
 }

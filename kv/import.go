@@ -22,6 +22,7 @@ type importer struct {
 	draft   *draft
 	reader  stateReader
 	indexes []index
+	entries map[uint64]int // by the number of the index
 	keys    int
 	// asked is how much may be taken before the free space is asked for again.
 	asked int64
@@ -52,39 +53,54 @@ func (s *DB) BeginImport(group, index, term uint64) (Import, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kv: begin import: %w", err)
 	}
-	im := &importer{store: s, pos: position{group, index, term}}
+	im := &importer{store: s, pos: position{group, index, term}, entries: map[uint64]int{}}
 	im.draft, err = newDraft(s.opt.Disk, filepath.Join(s.dir, dataName+durable.TempSuffix), s.gen.identity)
 	if err != nil {
 		return nil, fmt.Errorf("kv: begin import: %w", err)
 	}
 	im.draft.room = s.room // index entries may be far more than the stream
-	data, definitions := spacePrefix(dataSpace, group), spacePrefix(definitionSpace, group)
+	data := spacePrefix(dataSpace, group)
 	im.reader.definition = func(def messages.IndexDefinition) error {
-		im.indexes = append(im.indexes, newIndex(group, def))
-		return im.draft.set(definitions+def.Name, encodeDefinition(def))
+		x, err := s.newIndex(group, uint64(len(im.indexes)+1), def)
+		if err != nil {
+			return fmt.Errorf("%w: %w", messages.ErrIncompatible, err)
+		}
+		im.indexes = append(im.indexes, x)
+		return nil
 	}
-	im.reader.pair = func(key, value string) error {
-		checked := false
-		for i := range im.indexes {
-			x := &im.indexes[i]
-			if !x.covers(key) {
-				continue
-			}
-			if !checked && !validJSON(value) {
-				return malformed("the value of %q under index %q is not JSON", key, x.Name)
-			}
-			checked = true
-			if e := x.entry(key, value); e != "" {
-				if err := im.draft.set(e, ""); err != nil {
-					return err
-				}
-			}
+	im.reader.pair = func(key, text string) error {
+		if err := im.index(key, text); err != nil {
+			return err
 		}
 		im.keys++
-		return im.draft.set(data+key, value)
+		return im.draft.set(data+key, text)
 	}
 	s.importing = im
 	return im, nil
+}
+
+// index writes the entries of a pair. A value that cannot be in an index was
+// there before it.
+func (im *importer) index(key, text string) error {
+	v := value{text: text}
+	var entries []entry
+	for i := range im.indexes {
+		x := &im.indexes[i]
+		if !x.covers(key) {
+			continue
+		}
+		var err error
+		if entries, err = x.appendEntries(entries[:0], key, &v); err != nil {
+			x.skipped++
+		}
+		im.entries[x.number] += len(entries)
+		for _, e := range entries {
+			if err := im.draft.set(e.key, ""); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // Write takes the next piece of the state stream, of any size. After an error
@@ -205,6 +221,7 @@ func (im *importer) Finish() (keys int, err error) {
 	old := s.gen
 	g := newGroup(im.pos.group)
 	g.index, g.term, g.keys, g.indexes = im.pos.index, im.pos.term, im.keys, im.indexes
+	g.entries, g.numbers = im.entries, uint64(len(im.indexes))
 	s.mu.Lock()
 	if before := s.groups[g.id]; before != nil {
 		for _, v := range before.views {
@@ -212,6 +229,7 @@ func (im *importer) Finish() (keys int, err error) {
 		}
 	}
 	s.groups[g.id] = g
+	s.settle(g)
 	s.gen, s.synced = next, next.sequence
 	s.mu.Unlock()
 	// Nobody can see the old file any more: an error in closing it is not one
@@ -247,6 +265,12 @@ func (im *importer) complete() (*generation, error) {
 			}
 		}
 	}
+	definitions := spacePrefix(definitionSpace, im.pos.group)
+	for i := range im.indexes {
+		if err := w.set(definitions+im.indexes[i].Name, im.indexes[i].stored()); err != nil {
+			return nil, err
+		}
+	}
 	if err := w.seal(positions); err != nil {
 		return nil, err
 	}
@@ -257,7 +281,31 @@ func (im *importer) complete() (*generation, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := db.View(im.checkUnique); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
 	return &generation{header: w.header, db: db, file: w.f, sequence: w.sequence, end: w.off}, nil
+}
+
+// checkUnique finds out whether the unique indexes of the state are that: a
+// state that a store has exported is.
+func (im *importer) checkUnique(tx *buntdb.Tx) (err error) {
+	for i := range im.indexes {
+		x := &im.indexes[i]
+		last := ""
+		if !x.Unique {
+			continue
+		}
+		walk(tx, x.entries, successor(x.entries), false, func(stored, _ string) bool {
+			if tuple := x.tupleOf(stored); tuple != "" && tuple == last {
+				err = malformed("key %q has the same values as another under unique index %q", stored[len(tuple):], x.Name)
+			} else {
+				last = tuple
+			}
+			return err == nil
+		})
+	}
+	return err
 }
 
 // copy writes the stored keys with a prefix into the draft, in short

@@ -248,7 +248,7 @@ func TestOperationsOfOneCallSeeEachOther(t *testing.T) {
 
 func TestBadInput(t *testing.T) {
 	db := open(t, t.TempDir(), lazy)
-	mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Path: "n"}))
+	mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Fields: messages.Paths("n")}))
 	for i := range 20 {
 		mustWrite(t, db, 0, put(fmt.Sprintf("k%02d", i), fmt.Sprintf(`{"n":%d}`, i)))
 	}
@@ -307,7 +307,7 @@ func TestBadInput(t *testing.T) {
 	want(t, "query", err, messages.ErrNotFound)
 
 	def := func(name, path, prefix string) messages.Operation {
-		return messages.CreateIndexOperation(messages.IndexDefinition{Name: name, Path: path, Prefix: prefix})
+		return messages.CreateIndexOperation(messages.IndexDefinition{Name: name, Fields: messages.Paths(path), Prefix: prefix})
 	}
 	for _, c := range []struct {
 		op  messages.Operation
@@ -564,7 +564,7 @@ func TestInspectChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	db := open(t, dir, lazy)
-	mustWrite(t, db, 1, put("a", `{"v":1}`), put("b", `{}`), messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Path: "v"}))
+	mustWrite(t, db, 1, put("a", `{"v":1}`), put("b", `{}`), messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Fields: messages.Paths("v")}))
 	if _, err := db.Apply(2, []messages.Entry{entry(1, put("x", "1"))}); err != nil {
 		t.Fatal(err)
 	}

@@ -31,6 +31,7 @@ type DB struct {
 	// last. A transaction of buntdb is begun under mu or writing, and never
 	// within another.
 	writing sync.Mutex
+	turn    uint64 // the group that MaintainIndexes has served last
 	syncing sync.Mutex
 	synced  uint64 // sequence; guarded by syncing
 
@@ -38,9 +39,10 @@ type DB struct {
 	gen       *generation
 	groups    map[uint64]*machine
 	importing *importer
-	poison    error // why nothing can be changed any more
-	dead      bool  // buntdb cannot be read either
-	closing   bool  // Close has begun
+	due       map[uint64]struct{} // groups with work for MaintainIndexes
+	poison    error               // why nothing can be changed any more
+	dead      bool                // buntdb cannot be read either
+	closing   bool                // Close has begun
 	closed    bool
 }
 
@@ -58,7 +60,7 @@ func Open(dir string, opt Options) (*DB, error) {
 		return nil, err
 	}
 	opt = opt.withDefaults()
-	s := &DB{dir: filepath.Clean(dir), opt: opt, groups: map[uint64]*machine{}}
+	s := &DB{dir: filepath.Clean(dir), opt: opt, groups: map[uint64]*machine{}, due: map[uint64]struct{}{}}
 	err := durable.MkdirAll(opt.Disk, s.dir)
 	if err == nil {
 		s.lock, err = durable.LockDir(s.dir)
@@ -150,7 +152,9 @@ func (s *DB) recover() error {
 	if g.db, err = load(path, sv.end); err != nil {
 		return err
 	}
-	if s.groups, err = readGroups(g.db); err != nil {
+	if s.groups, err = s.readGroups(g.db); errors.Is(err, messages.ErrIncompatible) {
+		return err
+	} else if err != nil {
 		return &messages.CorruptError{Path: path, Offset: -1, Index: sv.last.index, Reason: "an index definition", Err: err}
 	}
 	for id, p := range sv.groups {
@@ -158,6 +162,9 @@ func (s *DB) recover() error {
 			s.groups[id] = newGroup(id)
 		}
 		s.groups[id].index, s.groups[id].term = p.index, p.term
+	}
+	for _, g := range s.groups {
+		s.settle(g)
 	}
 	return nil
 }
@@ -189,39 +196,57 @@ func exists(path string) (bool, error) {
 	return err == nil, err
 }
 
-// readGroups counts the keys of every group and reads its index definitions.
-func readGroups(db *buntdb.DB) (groups map[uint64]*machine, err error) {
+// readGroups counts the keys and index entries of every group and reads its
+// index definitions.
+func (s *DB) readGroups(db *buntdb.DB) (groups map[uint64]*machine, err error) {
 	groups = map[uint64]*machine{}
-	get := func(id uint64) *machine {
-		if groups[id] == nil {
-			groups[id] = newGroup(id)
-		}
-		return groups[id]
-	}
 	err = db.View(func(tx *buntdb.Tx) error {
 		// The keys of a group are together, so it is looked up once.
-		var g *machine
-		walk(tx, string(rune(dataSpace)), string(rune(dataSpace+1)), false, func(key, _ string) bool {
-			if g == nil || !strings.HasPrefix(key, g.data) {
-				_, id, _, _ := splitKey(key)
-				g = get(id)
-			}
+		each := func(space byte, fn func(g *machine, rest, value string) error) (err error) {
+			var g *machine
+			prefix := ""
+			walk(tx, string(rune(space)), string(rune(space+1)), false, func(key, value string) bool {
+				if g == nil || !strings.HasPrefix(key, prefix) {
+					_, id, _, _ := splitKey(key)
+					if g = groups[id]; g == nil {
+						g = newGroup(id)
+						groups[id] = g
+					}
+					prefix = spacePrefix(space, id)
+				}
+				err = fn(g, key[len(prefix):], value)
+				return err == nil
+			})
+			return err
+		}
+		err := each(dataSpace, func(g *machine, _, _ string) error {
 			g.keys++
-			return true
+			return nil
 		})
-		var bad error
-		walk(tx, string(rune(definitionSpace)), string(rune(definitionSpace+1)), false, func(key, value string) bool {
-			_, id, name, _ := splitKey(key)
-			def, err := decodeDefinition(name, value)
-			if err != nil {
-				bad = err
-				return false
+		if err != nil {
+			return err
+		}
+		err = each(indexSpace, func(g *machine, rest, _ string) error {
+			number, _, ok := cutUvarint(rest)
+			if !ok {
+				return fmt.Errorf("an index entry without a number: %w", messages.ErrMalformed)
 			}
-			g := get(id)
-			g.indexes = append(g.indexes, newIndex(id, def))
-			return true
+			g.entries[number]++
+			g.numbers = max(g.numbers, number)
+			return nil
 		})
-		return bad
+		if err != nil {
+			return err
+		}
+		return each(definitionSpace, func(g *machine, name, value string) error {
+			x, err := s.loadIndex(g.id, name, value)
+			if err != nil {
+				return err
+			}
+			g.indexes = append(g.indexes, x)
+			g.numbers = max(g.numbers, x.number)
+			return nil
+		})
 	})
 	return groups, err
 }

@@ -28,6 +28,10 @@ type Options struct {
 	// a step, so a smaller one serves them better; a larger one costs fewer
 	// markers.
 	CommitBytes int64
+	// Funcs are the functions that indexes may name. Every replica must have the
+	// same ones before such an index is created, or they would differ. Open
+	// fails with ErrIncompatible if an index has one that is missing here.
+	Funcs map[string]IndexFunc
 	// ReserveBytes is the disk space, in bytes, that changes leave free: the
 	// log and the snapshots on the same disk need some to make room. Zero
 	// means 1 MiB.

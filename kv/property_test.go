@@ -215,7 +215,7 @@ func readState(t *rapid.T, b []byte) *model {
 			if err := json.Unmarshal(value, &d); err != nil {
 				t.Fatal(err)
 			}
-			m.indexes[key] = messages.IndexDefinition{Name: key, Path: d.Path, Prefix: string(d.Prefix)}
+			m.indexes[key] = messages.IndexDefinition{Name: key, Fields: messages.Paths(d.Path), Prefix: string(d.Prefix)}
 		} else {
 			m.data[key] = string(value)
 		}

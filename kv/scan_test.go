@@ -74,7 +74,7 @@ func TestIndex(t *testing.T) {
 	}
 	want = strings.TrimSpace(want)
 	mustWrite(t, db, 1, put("u/none", `{}`), put("u/object", `{"v":{}}`), put("u/array", ` {"v":[1]} `), put("other", "not json"))
-	def := messages.IndexDefinition{Name: "by\x00v", Path: "v", Prefix: "u/"}
+	def := messages.IndexDefinition{Name: "by\x00v", Fields: messages.Paths("v"), Prefix: "u/"}
 	mustWrite(t, db, 1, messages.CreateIndexOperation(def))
 	if r := write(t, db, 1, messages.CreateIndexOperation(def))[0]; r.Err != nil || !r.Existed {
 		t.Fatalf("%+v", r)
@@ -142,7 +142,7 @@ func TestIndex(t *testing.T) {
 	}
 
 	// Created, used and dropped in the call that writes the data.
-	w := messages.IndexDefinition{Name: "w", Path: "a.1"}
+	w := messages.IndexDefinition{Name: "w", Fields: messages.Paths("a.1")}
 	r := write(t, db, 2, put("p", `{"a":[1,2]}`), messages.CreateIndexOperation(w), put("q", `{"a":[1,1]}`), put("r", "x"),
 		messages.DropIndexOperation("w"), put("r", "x"), messages.CreateIndexOperation(w), del("r"), messages.CreateIndexOperation(w))
 	if !errors.Is(r[3].Err, messages.ErrNotJSON) || r[5].Err != nil || !errors.Is(r[6].Err, messages.ErrNotJSON) || r[8].Err != nil {

@@ -13,8 +13,9 @@ import (
 // that begins after them. A crash loses a suffix of the changes, never a part
 // of one call: Applied then tells from where to replay the log.
 //
-// Write, Apply, OpenView and BeginImport are for one goroutine; Sync, reads and
-// the methods of a View and an Import may be called from others meanwhile.
+// Write, Apply, OpenView and BeginImport are for one goroutine; Sync, Prepare,
+// MaintainIndexes, reads and the methods of a View and an Import may be called
+// from others meanwhile.
 // Errors are those that package messages documents at the reply to the command
 // of the same name.
 type Store interface {
@@ -45,7 +46,20 @@ type Store interface {
 	MultiGet(group uint64, keys [][]byte) (values [][]byte, err error)
 	Scan(q messages.Scan) (pairs []messages.Pair, next []byte, err error)
 	Query(q messages.QueryIndex) (pairs []messages.Pair, next []byte, err error)
-	Indexes(group uint64) []messages.IndexDefinition
+	Count(q messages.QueryIndex) (n int, next []byte, err error)
+
+	// Indexes returns a group's indexes and how far they are, sorted by name.
+	Indexes(group uint64) []messages.IndexStatus
+	// IndexesDue reports whether an index is being built, or one that is gone
+	// has left entries. MaintainIndexes does a slice of that, and is to be
+	// called until there is nothing more.
+	IndexesDue() bool
+	MaintainIndexes() error
+	// Prepare does a slice of what must be done before an operation can be
+	// carried out in a short time, and reports whether that was all. The group
+	// must not be changed meanwhile, or it begins anew. Apply and Write do what
+	// is left.
+	Prepare(group uint64, op messages.Operation) (ready bool, err error)
 
 	// OpenView opens a view of a group: its data as it is now, whatever is
 	// written afterwards.

@@ -58,7 +58,7 @@ func TestViewWhileWriting(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	db := open(t, memDir(t), lazy)
 	const n = 5000
-	def := messages.IndexDefinition{Name: "n", Path: "n"}
+	def := messages.IndexDefinition{Name: "n", Fields: messages.Paths("n")}
 	fill(t, db, 1, n, 200)
 	mustWrite(t, db, 1, messages.CreateIndexOperation(def), put("key-0000003", `{"n":"`+string(bytes.Repeat([]byte("x"), 300_000))+`"}`))
 	for round := range 4 {
@@ -75,7 +75,7 @@ func TestViewWhileWriting(t *testing.T) {
 		for {
 			scramble(t, db, 1, r, n, 300)
 			if r.IntN(3) == 0 {
-				write(t, db, 1, messages.DropIndexOperation("n"), messages.CreateIndexOperation(messages.IndexDefinition{Name: "m", Path: "n"}))
+				write(t, db, 1, messages.DropIndexOperation("n"), messages.CreateIndexOperation(messages.IndexDefinition{Name: "m", Fields: messages.Paths("n")}))
 			}
 			mustWrite(t, db, 2, put("key-0000000", "other group"))
 			m, err := v.Read(p)
@@ -167,7 +167,7 @@ func TestConcurrency(t *testing.T) {
 	const n, rounds = 2000, 150
 	fill(t, db, 1, n, 100)
 	fill(t, db, 2, n, 100)
-	mustWrite(t, db, 1, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Path: "n"}))
+	mustWrite(t, db, 1, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Fields: messages.Paths("n")}))
 	state := export(t, db, 1)
 	done := make(chan struct{})
 	var wg sync.WaitGroup

@@ -90,7 +90,7 @@ func TestOperationGolden(t *testing.T) {
 		{"cas", messages.CompareAndSwapOperation([]byte("k"), []byte("old"), []byte("new")), "03016b01036f6c646e6577"},
 		{"cas absent", messages.CompareAndSwapOperation([]byte("k"), nil, []byte("new")), "03016b006e6577"},
 		{"cas empty", messages.CompareAndSwapOperation([]byte("k"), []byte{}, []byte("new")), "03016b01006e6577"},
-		{"index", messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Prefix: "p", Path: "a.b"}), "04016e017003612e62"},
+		{"index", messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Prefix: "p", Fields: messages.Paths("a.b")}), "04016e017003612e62"},
 		{"drop", messages.DropIndexOperation("n"), "056e"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -123,11 +123,11 @@ func TestOperationLimits(t *testing.T) {
 		{messages.PutOperation(long, nil), messages.ErrTooLarge},
 		{messages.PutOperation([]byte("k"), make([]byte, messages.MaxValue+1)), messages.ErrTooLarge},
 		{messages.CompareAndSwapOperation([]byte("k"), make([]byte, messages.MaxValue+1), nil), messages.ErrTooLarge},
-		{messages.CreateIndexOperation(messages.IndexDefinition{Path: "a"}), messages.ErrInvalid},
+		{messages.CreateIndexOperation(messages.IndexDefinition{Fields: messages.Paths("a")}), messages.ErrInvalid},
 		{messages.CreateIndexOperation(messages.IndexDefinition{Name: "a"}), messages.ErrInvalid},
-		{messages.CreateIndexOperation(messages.IndexDefinition{Name: string(long), Path: "a"}), messages.ErrTooLarge},
-		{messages.CreateIndexOperation(messages.IndexDefinition{Name: "a", Path: string(long)}), messages.ErrTooLarge},
-		{messages.CreateIndexOperation(messages.IndexDefinition{Name: "a", Path: "a", Prefix: string(long)}), messages.ErrTooLarge},
+		{messages.CreateIndexOperation(messages.IndexDefinition{Name: string(long), Fields: messages.Paths("a")}), messages.ErrTooLarge},
+		{messages.CreateIndexOperation(messages.IndexDefinition{Name: "a", Fields: messages.Paths(string(long))}), messages.ErrTooLarge},
+		{messages.CreateIndexOperation(messages.IndexDefinition{Name: "a", Fields: messages.Paths("a"), Prefix: string(long)}), messages.ErrTooLarge},
 		{messages.DropIndexOperation(""), messages.ErrInvalid},
 	} {
 		if err := c.op.Validate(); !errors.Is(err, c.want) {
