@@ -173,7 +173,7 @@ func TestOpenPanics(t *testing.T) {
 // poisonous is a store in which reading one key panics.
 type poisonous struct{ kv.Store }
 
-func (p poisonous) Get(g uint64, key []byte) ([]byte, bool, error) {
+func (p poisonous) Get(g uint64, key []byte) ([]byte, uint64, error) {
 	if string(key) == "poison" {
 		panic("a bug that one key finds")
 	}

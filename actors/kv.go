@@ -348,11 +348,11 @@ func operation(c messages.Command) (group uint64, op messages.Operation) {
 func outcome(c messages.Command, res messages.Result) messages.Reply {
 	switch c := c.(type) {
 	case messages.Put:
-		return messages.PutDone{Tag: c.Tag, Group: c.Group, Existed: res.Existed, Err: res.Err}
+		return messages.PutDone{Tag: c.Tag, Group: c.Group, Existed: res.Existed, Version: res.Version, Err: res.Err}
 	case messages.Delete:
-		return messages.Deleted{Tag: c.Tag, Group: c.Group, Existed: res.Existed, Err: res.Err}
+		return messages.Deleted{Tag: c.Tag, Group: c.Group, Existed: res.Existed, Version: res.Version, Err: res.Err}
 	case messages.CompareAndSwap:
-		return messages.ComparedAndSwapped{Tag: c.Tag, Group: c.Group, Swapped: res.Swapped, Err: res.Err}
+		return messages.ComparedAndSwapped{Tag: c.Tag, Group: c.Group, Swapped: res.Swapped, Version: res.Version, Err: res.Err}
 	case messages.CreateIndex:
 		return messages.IndexCreated{Tag: c.Tag, Group: c.Group, Err: res.Err}
 	case messages.DropIndex:
@@ -364,11 +364,11 @@ func outcome(c messages.Command, res messages.Result) messages.Reply {
 func (b *kvBehavior) read(r *Request) {
 	switch c := r.Command.(type) {
 	case messages.Get:
-		v, found, err := b.store.Get(c.Group, c.Key)
-		r.Reply(messages.Got{Tag: c.Tag, Group: c.Group, Value: v, Found: found, Err: err})
+		v, version, err := b.store.Get(c.Group, c.Key)
+		r.Reply(messages.Got{Tag: c.Tag, Group: c.Group, Value: v, Found: version > 0, Version: version, Err: err})
 	case messages.MultiGet:
-		vs, err := b.store.MultiGet(c.Group, c.Keys)
-		r.Reply(messages.MultiGot{Tag: c.Tag, Group: c.Group, Values: vs, Err: err})
+		vs, versions, err := b.store.MultiGet(c.Group, c.Keys)
+		r.Reply(messages.MultiGot{Tag: c.Tag, Group: c.Group, Values: vs, Versions: versions, Err: err})
 	case messages.Scan:
 		pairs, next, err := b.store.Scan(c)
 		r.Reply(messages.Scanned{Tag: c.Tag, Group: c.Group, Pairs: pairs, Next: next, Err: err})
@@ -386,7 +386,7 @@ func (b *kvBehavior) read(r *Request) {
 		r.Reply(messages.GroupsListed{Tag: c.Tag, Group: c.Group, Groups: b.store.Groups()})
 	case messages.ReadApplied:
 		index, term := b.store.Applied(c.Group)
-		r.Reply(messages.AppliedRead{Tag: c.Tag, Group: c.Group, Index: index, Term: term, Keys: b.store.Keys(c.Group)})
+		r.Reply(messages.AppliedRead{Tag: c.Tag, Group: c.Group, Index: index, Term: term, Revision: b.store.Revision(c.Group), Keys: b.store.Keys(c.Group)})
 	}
 }
 
@@ -402,7 +402,7 @@ func (b *kvBehavior) openView(r *Request, c messages.OpenView) {
 	index, term := v.Index()
 	a := &access{lease: lease{lane: kvExportLane, end: v.Close}, view: v}
 	b.leases.add(a)
-	r.Reply(messages.ViewOpened{Tag: c.Tag, Group: c.Group, View: a.id, Index: index, Term: term})
+	r.Reply(messages.ViewOpened{Tag: c.Tag, Group: c.Group, View: a.id, Index: index, Term: term, Revision: v.Revision()})
 }
 
 func (b *kvBehavior) exportChunk(r *Request, c messages.ExportChunk) {

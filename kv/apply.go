@@ -82,7 +82,11 @@ func (s *DB) Apply(group uint64, entries []messages.Entry) ([]messages.Result, e
 	return results, nil
 }
 
+// apply carries out an entry. Its revision is its index, unless direct writes have
+// gone beyond that; also if it changes nothing, so that it does not depend on how
+// entries come together.
 func (b *batch) apply(s *DB, e messages.Entry) messages.Result {
+	b.revision = max(e.Index, b.revision+1)
 	if e.Type != messages.EntryNormal || len(e.Data) == 0 {
 		return messages.Result{}
 	}
@@ -101,4 +105,14 @@ func (s *DB) Applied(group uint64) (index, term uint64) {
 		return g.index, g.term
 	}
 	return 0, 0
+}
+
+// Revision returns the version of a group's latest change.
+func (s *DB) Revision(group uint64) uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if g := s.groups[group]; g != nil {
+		return g.revision
+	}
+	return 0
 }

@@ -212,8 +212,8 @@ func BenchmarkGet(b *testing.B) {
 	b.Run("ballast", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, found, err := f.db.Get(0, []byte(benchKey(r.IntN(benchKeys)))); err != nil || !found {
-				b.Fatal(found, err)
+			if _, version, err := f.db.Get(0, []byte(benchKey(r.IntN(benchKeys)))); err != nil || version == 0 {
+				b.Fatal(version, err)
 			}
 		}
 		reportOps(b, b.N)
@@ -358,8 +358,8 @@ func BenchmarkState(b *testing.B) {
 	b.Run("get", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, found, err := s.Get([]byte(benchKey(r.IntN(benchKeys)))); err != nil || !found {
-				b.Fatal(found, err)
+			if _, version, err := s.Get([]byte(benchKey(r.IntN(benchKeys)))); err != nil || version == 0 {
+				b.Fatal(version, err)
 			}
 		}
 	})

@@ -17,7 +17,7 @@ func TestMultiGetIsBounded(t *testing.T) {
 	for i := range keys {
 		keys[i] = []byte("big")
 	}
-	if _, err := db.MultiGet(1, keys); !errors.Is(err, messages.ErrTooLarge) {
+	if _, _, err := db.MultiGet(1, keys); !errors.Is(err, messages.ErrTooLarge) {
 		t.Errorf("got %v", err)
 	}
 }

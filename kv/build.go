@@ -32,7 +32,8 @@ func (b *batch) fill(x *index, all bool) (err error) {
 	next, skipped := "", x.skipped
 	var sets, entries []entry
 	from := b.group.data + max(x.Prefix, x.next)
-	b.walk(from, successor(b.group.data+x.Prefix), func(stored, text string) bool {
+	b.walk(from, successor(b.group.data+x.Prefix), func(stored, set string) bool {
+		_, text := valueOf(set)
 		key := stored[len(b.group.data):]
 		if !all && (n >= indexSliceKeys || bytes >= indexSliceBytes) {
 			next = key
@@ -102,7 +103,7 @@ func (b *batch) createIndex(s *DB, def messages.IndexDefinition) messages.Result
 	}
 	b.store(&x)
 	b.indexes = slices.Insert(slices.Clone(b.indexes), at, x)
-	return messages.Result{}
+	return messages.Result{Version: b.revision}
 }
 
 // dropIndex removes an index. Its entries go in slices, the first one at once.
@@ -116,7 +117,7 @@ func (b *batch) dropIndex(name string) messages.Result {
 	old, had := b.lookup(stored)
 	b.remove(stored, old, had)
 	b.indexes = slices.Delete(slices.Clone(b.indexes), at, at+1)
-	return messages.Result{Existed: true}
+	return messages.Result{Existed: true, Version: b.revision}
 }
 
 // clear removes a slice of the entries that begin with a prefix.

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-
-	"github.com/ballast-raft/ballast/messages"
 )
 
 // The commands of DATA, byte for byte as buntdb writes them.
@@ -187,7 +185,7 @@ func (w *window) command(off int64) (c command, err error) {
 		if err != nil {
 			return c, err
 		}
-		if valueLen > messages.MaxValue {
+		if valueLen > maxStoredValue {
 			return c, badCommand{reason: fmt.Sprintf("a value of %d bytes", valueLen)}
 		}
 		valueAt = end + 1 + width

@@ -16,7 +16,9 @@ type machine struct {
 	// data and definitions begin the stored keys of its pairs and indexes.
 	data, definitions string
 	index, term       uint64
-	keys              int
+	// revision is the version of the latest change; it never goes back.
+	revision uint64
+	keys     int
 	// indexes is sorted by name. The slice is replaced, never changed: views
 	// hold on to it.
 	indexes []index
@@ -49,7 +51,9 @@ type batch struct {
 	group   *machine
 	indexes []index
 	changes map[string]*change
-	bytes   int64 // about what the changes hold
+	// revision is that of the operation that is being carried out.
+	revision uint64
+	bytes    int64 // about what the changes hold
 	// claims has the keys that hold what only one may hold in a unique index,
 	// where that has changed; numbers and prepared are those of the group
 	// afterwards.
@@ -59,7 +63,7 @@ type batch struct {
 }
 
 func (s *DB) newBatch(g *machine) *batch {
-	return &batch{group: g, indexes: g.indexes, changes: map[string]*change{}, claims: map[string]string{}, numbers: g.numbers}
+	return &batch{group: g, indexes: g.indexes, revision: g.revision, changes: map[string]*change{}, claims: map[string]string{}, numbers: g.numbers}
 }
 
 // lookup returns the value of a stored key as the batch has left it.
@@ -107,13 +111,15 @@ func (b *batch) run(s *DB, op messages.Operation) messages.Result {
 	}
 	stored := b.group.data + string(op.Key)
 	key := stored[len(b.group.data):]
-	old, found := b.lookup(stored)
+	was, found := b.lookup(stored)
+	_, old := valueOf(was)
 	res := messages.Result{Existed: found}
 	switch op.Kind {
 	case messages.OpDelete:
 		if found {
 			_ = b.reindex(key, &old, nil) // nothing refuses to be removed
-			b.remove(stored, old, true)
+			b.remove(stored, was, true)
+			res.Version = b.revision
 		}
 		return res
 	case messages.OpCompareAndSwap:
@@ -121,16 +127,18 @@ func (b *batch) run(s *DB, op messages.Operation) messages.Result {
 			return res
 		}
 	}
-	value := string(op.Value)
-	was := &old
+	set := joinVersion(b.revision, op.Value)
+	_, value := valueOf(set)
+	before := &old
 	if !found {
-		was = nil
+		before = nil
 	}
-	if err := b.reindex(key, was, &value); err != nil {
+	if err := b.reindex(key, before, &value); err != nil {
 		res.Err = fmt.Errorf("kv: %v: %w", op.Kind, err)
 		return res
 	}
-	b.set(stored, value, old, found)
+	b.set(stored, set, was, found)
+	res.Version = b.revision
 	res.Swapped = op.Kind == messages.OpCompareAndSwap
 	return res
 }
@@ -171,11 +179,14 @@ func (s *DB) Write(group uint64, ops []messages.Operation) ([]messages.Result, e
 	err = s.gen.db.View(func(tx *buntdb.Tx) error {
 		b.tx = tx
 		for i, op := range ops {
-			results[i] = b.run(s, op)
+			b.revision++
+			if results[i] = b.run(s, op); results[i].Version == 0 {
+				b.revision-- // it has changed nothing
+			}
 		}
 		return nil
 	})
-	if err == nil && len(b.changes) > 0 {
+	if err == nil && b.revision > g.revision {
 		err = s.commit(b, g.index, g.term)
 	}
 	if err != nil {
@@ -234,7 +245,7 @@ func (s *DB) commit(b *batch, index, term uint64) (err error) {
 		sequence: gen.sequence + 1,
 		start:    gen.end,
 		end:      gen.end + size,
-		groups:   []position{{g.id, index, term}},
+		groups:   []position{{g.id, index, term, b.revision}},
 	}
 	if n := m.sequence - gen.durable.Load(); n <= math.MaxUint16 {
 		m.unsynced = uint16(n)
@@ -309,7 +320,7 @@ func (s *DB) commit(b *batch, index, term uint64) (err error) {
 		return fmt.Errorf("the file has %d bytes after a change that should end at %d", info.Size(), end)
 	}
 	s.groups[g.id] = g
-	g.index, g.term = index, term
+	g.index, g.term, g.revision = index, term, b.revision
 	g.numbers = b.numbers
 	if size > 0 || b.prepared != nil {
 		g.prepared = b.prepared

@@ -90,8 +90,8 @@ func child(mode, dir string) error {
 			if _, err := db.Write(1, []messages.Operation{put("x", "x")}); err == nil {
 				return fmt.Errorf("changed after a failed write")
 			}
-			if _, found, err := db.Get(2, []byte("a")); err != nil || !found {
-				return fmt.Errorf("not readable after a failed write: %v %w", found, err)
+			if _, version, err := db.Get(2, []byte("a")); err != nil || version == 0 {
+				return fmt.Errorf("not readable after a failed write: %v %w", version, err)
 			}
 			fmt.Println("poisoned by:", err)
 			return nil
@@ -114,13 +114,13 @@ func checkPrefix(t *testing.T, dir string, synced uint64) (applied uint64) {
 	if applied < synced {
 		t.Fatalf("applied %d, but %d was synced", applied, synced)
 	}
-	m := &model{data: map[string]string{}, indexes: map[string]messages.IndexDefinition{}}
+	m := newModel()
 	for i := range applied {
 		op, err := messages.DecodeOperation(crashEntry(i + 1).Data)
 		if err != nil {
 			t.Fatal(err)
 		}
-		m.run(op)
+		m.apply(op)
 	}
 	pairs := scanAll(t, db, messages.Scan{Group: 1})
 	if len(pairs) != len(m.data) || db.Keys(1) != len(m.data) {
@@ -136,7 +136,7 @@ func checkPrefix(t *testing.T, dir string, synced uint64) (applied uint64) {
 			t.Fatalf("%d index entries for %d pairs", len(got), len(pairs))
 		}
 	}
-	both, err := db.MultiGet(2, [][]byte{[]byte("a"), []byte("b")})
+	both, _, err := db.MultiGet(2, [][]byte{[]byte("a"), []byte("b")})
 	if err != nil || string(both[0]) != string(both[1]) {
 		t.Fatalf("half of a change: %q %v", both, err)
 	}

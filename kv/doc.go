@@ -24,7 +24,7 @@
 //
 //	h                                     header, the first command of the file
 //	m                                     marker, after each change
-//	d uvarint(group) key                  value of a user's key
+//	d uvarint(group) key                  uvarint(version) and value of a user's key
 //	x uvarint(group) name                 index definition, as JSON
 //	i uvarint(group) name scalar key      index entry, without a value
 //
@@ -44,7 +44,7 @@
 // Header, 64 bytes, little-endian:
 //
 //	0   magic "BLSTKVDB"
-//	8   version, 4 bytes: 1
+//	8   version, 4 bytes: 2
 //	12  CRC32C of all other bytes, 4 bytes
 //	16  identity of the generation, 16 random bytes
 //	32  identity of the generation that it replaced, or zero, 16 bytes
@@ -52,7 +52,7 @@
 //
 // Marker, little-endian:
 //
-//	0   version, 1 byte: 1
+//	0   version, 1 byte: 2
 //	1   flags, 1 byte: bit 0 is set in the seal
 //	2   unsynced, 2 bytes: how many markers, this one included, were not known to
 //	    be on disk when it was written; zero if not known
@@ -61,11 +61,21 @@
 //	16  start, 8 bytes: where the marker before it ended, or zero
 //	24  end, 8 bytes: where this marker's command begins
 //	32  number of groups, 4 bytes
-//	36  for each: group, applied index, term, 8 bytes each
+//	36  for each: group, applied index, term, revision, 8 bytes each
 //	..  CRC32C of the generation's identity and all bytes before, 4 bytes
 //
 // A generation is written whole under a temporary name, and its last marker
 // then is the seal. A file without a good seal is damaged, wherever MARK is.
+//
+// # Revisions and versions
+//
+// A group has a revision, which each change raises, and a pair has a version: the
+// revision at which it was last written. The revision of an entry that Apply
+// carries out is its index, or one more than the revision before if that is more
+// (after direct writes); an entry that changes nothing has one too. The revision of
+// an operation of Write is one more than the one before; one that changes nothing
+// has none. Neither depends on how operations come together in calls, and where a
+// log alone drives the data, both are the same on every replica.
 //
 // # The state stream
 //
@@ -73,11 +83,11 @@
 // store: the same state has the same bytes. Integers are little-endian, lengths
 // are minimal unsigned varints.
 //
-//	magic "BLSTKVST", version, 4 bytes: 2
+//	magic "BLSTKVST", version, 4 bytes: 3
 //	01 len name len definition     for each index, sorted by name
-//	02 len key len value           for each pair, sorted by key
+//	02 len key version len value   for each pair, sorted by key
 //	04 len contents CRC32C         a page of the sparse index, between pairs
-//	03 trailer                     the last 41 bytes
+//	03 trailer                     the last 49 bytes
 //
 // The pairs are in blocks. A block is 64 KiB long, or 512 times the key of its
 // entry if that is more, and as much longer as its last pair needs. For each
@@ -99,13 +109,11 @@
 //	0   03
 //	1   number of pairs, 8 bytes
 //	9   length of keys and values, 8 bytes
-//	17  offset of the root, or zero without pairs, 8 bytes
-//	25  offset of the trailer, 8 bytes
-//	33  CRC32C of all bytes before, 4 bytes
-//	37  CRC32C of the trailer before, 4 bytes
-//
-// Version 1 has no pages, and "03 number of pairs, 8 bytes, CRC32C of all bytes
-// before, 4 bytes" at the end. It is still read.
+//	17  revision, 8 bytes
+//	25  offset of the root, or zero without pairs, 8 bytes
+//	33  offset of the trailer, 8 bytes
+//	41  CRC32C of all bytes before, 4 bytes
+//	45  CRC32C of the trailer before, 4 bytes
 //
 // An Import verifies everything, and that the sparse index is that of the pairs.
 // A State reads keys and ranges at random; it verifies the trailer and the pages

@@ -109,8 +109,8 @@ func ExampleOpenState() {
 	if err != nil {
 		panic(err)
 	}
-	value, found, err := state.Get([]byte("user/bob"))
-	fmt.Printf("%s %t %v\n", value, found, err)
+	value, version, err := state.Get([]byte("user/bob"))
+	fmt.Printf("%s, version %d, %v\n", value, version, err)
 	for pair, err := range state.Range([]byte("user/b"), nil) {
 		if err != nil {
 			panic(err)
@@ -118,7 +118,7 @@ func ExampleOpenState() {
 		fmt.Printf("%s\n", pair.Key)
 	}
 	// Output:
-	// hello bob true <nil>
+	// hello bob, version 2, <nil>
 	// user/bob
 	// user/eve
 }

@@ -12,16 +12,14 @@ import (
 // The state stream; the package comment has the layout.
 const (
 	stateMagic   = "BLSTKVST"
-	stateVersion = 2
+	stateVersion = 3
 	stateHead    = len(stateMagic) + 4
 
 	definitionRecord = 1
 	pairRecord       = 2
 	endRecord        = 3
 
-	// The lengths of the end record in a stream of version 1, and in later ones.
-	plainEnd   = 1 + 8 + 4
-	trailerEnd = 1 + 4*8 + 4 + 4
+	trailerEnd = 1 + 5*8 + 4 + 4
 
 	// maxDefinition bounds an encoded definition: six bytes for a byte of a path
 	// or of a function, base64 for the prefix.
@@ -48,7 +46,7 @@ type stateWriter struct {
 }
 
 // writerBytes is what the buffer of a stateWriter needs to have room for.
-const writerBytes = sliceBytes + largeValue + messages.MaxKey + maxPageRecord + 16
+const writerBytes = sliceBytes + largeValue + messages.MaxKey + maxPageRecord + 32
 
 // largeValue is the size from which a value is not copied into the buffer.
 const largeValue = 32 << 10
@@ -75,13 +73,14 @@ func (w *stateWriter) record(kind byte, key string) {
 }
 
 // pair adds a pair. After a large one nothing may be added before it is read.
-func (w *stateWriter) pair(key, value string) {
+func (w *stateWriter) pair(key string, version uint64, value string) {
 	if cap(w.buf) < writerBytes {
 		w.buf = slices.Grow(w.buf, writerBytes)
 	}
 	w.buf = w.index.next(w.buf, key)
 	before := len(w.buf)
 	w.record(pairRecord, key)
+	w.buf = binary.AppendUvarint(w.buf, version)
 	w.buf = binary.AppendUvarint(w.buf, uint64(len(value)))
 	w.index.off += uint64(len(w.buf) - before + len(value))
 	w.pairs++
@@ -93,11 +92,11 @@ func (w *stateWriter) pair(key, value string) {
 	w.buf = append(w.buf, value...)
 }
 
-func (w *stateWriter) end() {
+func (w *stateWriter) end(revision uint64) {
 	var root uint64
 	w.buf, root = w.index.finish(w.buf)
 	w.trailer = append(w.trailer, endRecord)
-	for _, n := range []uint64{w.pairs, w.bytes, root, w.index.off} {
+	for _, n := range []uint64{w.pairs, w.bytes, revision, root, w.index.off} {
 		w.trailer = binary.LittleEndian.AppendUint64(w.trailer, n)
 	}
 	w.buf = append(w.buf, w.trailer...)

@@ -53,7 +53,7 @@ func (s *DB) BeginImport(group, index, term uint64) (Import, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kv: begin import: %w", err)
 	}
-	im := &importer{store: s, pos: position{group, index, term}, entries: map[uint64]int{}}
+	im := &importer{store: s, pos: position{group: group, index: index, term: term}, entries: map[uint64]int{}}
 	im.draft, err = newDraft(s.opt.Disk, filepath.Join(s.dir, dataName+durable.TempSuffix), s.gen.identity)
 	if err != nil {
 		return nil, fmt.Errorf("kv: begin import: %w", err)
@@ -68,12 +68,12 @@ func (s *DB) BeginImport(group, index, term uint64) (Import, error) {
 		im.indexes = append(im.indexes, x)
 		return nil
 	}
-	im.reader.pair = func(key, text string) error {
+	im.reader.pair = func(key string, version uint64, text string) error {
 		if err := im.index(key, text); err != nil {
 			return err
 		}
 		im.keys++
-		return im.draft.set(data+key, text)
+		return im.draft.set(data+key, joinVersion(version, []byte(text)))
 	}
 	s.importing = im
 	return im, nil
@@ -220,7 +220,7 @@ func (im *importer) Finish() (keys int, err error) {
 	next.durable.Store(next.sequence)
 	old := s.gen
 	g := newGroup(im.pos.group)
-	g.index, g.term, g.keys, g.indexes = im.pos.index, im.pos.term, im.keys, im.indexes
+	g.index, g.term, g.revision, g.keys, g.indexes = im.pos.index, im.pos.term, im.pos.revision, im.keys, im.indexes
 	g.entries, g.numbers = im.entries, uint64(len(im.indexes))
 	s.mu.Lock()
 	if before := s.groups[g.id]; before != nil {
@@ -247,11 +247,12 @@ func (im *importer) complete() (*generation, error) {
 	if !im.reader.ended {
 		return nil, malformed("it is not complete")
 	}
+	im.pos.revision = im.reader.revision
 	positions, others := []position{im.pos}, []*machine{}
 	s.mu.RLock()
 	for id, g := range s.groups {
 		if id != im.pos.group {
-			positions = append(positions, position{id, g.index, g.term})
+			positions = append(positions, position{id, g.index, g.term, g.revision})
 			others = append(others, g)
 		}
 	}

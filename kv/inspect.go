@@ -50,6 +50,8 @@ type GroupReport struct {
 	Group       uint64
 	Index, Term uint64
 	Keys        int
+	// Revision is the version of the latest change.
+	Revision uint64
 	// Indexes are the names of its indexes, sorted, and Entries the number of
 	// entries in them.
 	Indexes []string
@@ -148,7 +150,7 @@ func (c *census) groups(positions map[uint64]position) []GroupReport {
 	}
 	for id, p := range positions {
 		g := get(id)
-		g.Index, g.Term = p.index, p.term
+		g.Index, g.Term, g.Revision = p.index, p.term, p.revision
 	}
 	for key := range c.keys {
 		space, id, rest, _ := splitKey(key)

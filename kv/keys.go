@@ -20,6 +20,10 @@ const (
 // key from a function may need two bytes for one.
 const maxStoredKey = 1 + 2*binary.MaxVarintLen64 + 2*messages.MaxIndexKey + 2 + messages.MaxKey
 
+// maxStoredValue bounds a value in buntdb: that of a pair has its version before
+// it.
+const maxStoredValue = binary.MaxVarintLen64 + messages.MaxValue
+
 // spacePrefix begins the keys of one kind of one group. No such prefix is the
 // beginning of another, because uvarints are not.
 func spacePrefix(space byte, group uint64) string {

@@ -209,12 +209,12 @@ func TestWriteAndRead(t *testing.T) {
 		if got := keys(scanAll(t, db, messages.Scan{To: []byte("k")})); got != "a b" {
 			t.Errorf("keys %q", got)
 		}
-		v, found, err := db.Get(0, []byte("b"))
-		if err != nil || !found || v == nil || len(v) != 0 {
-			t.Errorf("b is %q %v %v", v, found, err)
+		v, version, err := db.Get(0, []byte("b"))
+		if err != nil || version != 5 || v == nil || len(v) != 0 {
+			t.Errorf("b is %q %v %v", v, version, err)
 		}
-		vs, err := db.MultiGet(0, [][]byte{[]byte("c"), []byte("b"), []byte("a")})
-		if err != nil || vs[0] != nil || vs[1] == nil || string(vs[2]) != "2" {
+		vs, versions, err := db.MultiGet(0, [][]byte{[]byte("c"), []byte("b"), []byte("a")})
+		if err != nil || vs[0] != nil || vs[1] == nil || string(vs[2]) != "2" || versions[0] != 0 || versions[2] != 4 {
 			t.Errorf("multi-get: %q %v", vs, err)
 		}
 		if n := db.Keys(0); n != 3 {
@@ -248,7 +248,9 @@ func TestOperationsOfOneCallSeeEachOther(t *testing.T) {
 
 func TestBadInput(t *testing.T) {
 	db := open(t, t.TempDir(), lazy)
-	mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Fields: messages.Paths("n")}))
+	for group := range uint64(2) {
+		mustWrite(t, db, group, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Fields: messages.Paths("n")}))
+	}
 	for i := range 20 {
 		mustWrite(t, db, 0, put(fmt.Sprintf("k%02d", i), fmt.Sprintf(`{"n":%d}`, i)))
 	}
@@ -258,12 +260,12 @@ func TestBadInput(t *testing.T) {
 	for _, k := range [][]byte{nil, {}} {
 		_, _, err := db.Get(0, k)
 		want(t, "get", err, messages.ErrInvalid)
-		_, err = db.MultiGet(0, [][]byte{b("x"), k})
+		_, _, err = db.MultiGet(0, [][]byte{b("x"), k})
 		want(t, "multi-get", err, messages.ErrInvalid)
 	}
 	_, _, err := db.Get(0, long)
 	want(t, "get", err, messages.ErrTooLarge)
-	_, err = db.MultiGet(0, [][]byte{long})
+	_, _, err = db.MultiGet(0, [][]byte{long})
 	want(t, "multi-get", err, messages.ErrTooLarge)
 
 	_, cursor, err := db.Scan(messages.Scan{Limit: 3})
@@ -292,7 +294,8 @@ func TestBadInput(t *testing.T) {
 	}
 	for i, q := range []messages.QueryIndex{
 		{Limit: -1}, {MaxBytes: -1}, {Equal: "1", Min: "1"}, {Equal: "1", Max: "1"},
-		{Equal: "x"}, {Equal: "{}"}, {Equal: "[1]"}, {Min: "nul"}, {Max: `"a`}, {Max: "1 2"}, {Equal: " "},
+		{Prefix: "1", Min: "1"}, {MinExclusive: true}, {Max: "1", MinExclusive: true},
+		{Equal: "x"}, {Equal: "{}"}, {Equal: "[]"}, {Equal: "[[1]]"}, {Equal: "[1,2]"}, {Equal: "1", Prefix: "a"}, {Min: "nul"}, {Max: `"a`}, {Max: "1 2"}, {Equal: " "},
 		{Min: "2", Max: "1"}, {Min: `"a"`, Max: "1"},
 		{Cursor: queryCursor, Reverse: true}, {Cursor: queryCursor, Min: "0"}, {Cursor: cursor}, {Cursor: b("q")},
 		{Cursor: queryCursor, Group: 1},
@@ -321,6 +324,7 @@ func TestBadInput(t *testing.T) {
 		{def("x", "a*", ""), messages.ErrInvalid}, {def("x", "a.#", ""), messages.ErrInvalid}, {def("x", "@this", ""), messages.ErrInvalid},
 		{def("x", "a|b", ""), messages.ErrInvalid}, {def("x", `a\`, ""), messages.ErrInvalid}, {def("x", "a\xff", ""), messages.ErrInvalid},
 		{def("n", "other", ""), messages.ErrConflict},
+		{messages.CreateIndexOperation(messages.IndexDefinition{Name: "x", Func: "unknown"}), messages.ErrInvalid},
 		{messages.DropIndexOperation("other"), messages.ErrNotFound},
 	} {
 		r := write(t, db, 0, c.op)[0]
@@ -471,7 +475,7 @@ func TestClosed(t *testing.T) {
 	want(t, "apply", err, messages.ErrStopped)
 	_, _, err = db.Get(0, []byte("a"))
 	want(t, "get", err, messages.ErrStopped)
-	_, err = db.MultiGet(0, [][]byte{[]byte("a")})
+	_, _, err = db.MultiGet(0, [][]byte{[]byte("a")})
 	want(t, "multi-get", err, messages.ErrStopped)
 	_, _, err = db.Scan(messages.Scan{})
 	want(t, "scan", err, messages.ErrStopped)
@@ -583,7 +587,7 @@ func TestInspectChangesNothing(t *testing.T) {
 	if err != nil || rep.Damage != nil {
 		t.Fatal(rep.Damage, err)
 	}
-	groups := []kv.GroupReport{{Group: 1, Keys: 2, Indexes: []string{"v"}, Entries: 1}, {Group: 2, Index: 1, Term: 1, Keys: 1}}
+	groups := []kv.GroupReport{{Group: 1, Keys: 2, Revision: 3, Indexes: []string{"v"}, Entries: 1}, {Group: 2, Index: 1, Term: 1, Keys: 1, Revision: 1}}
 	if !reflect.DeepEqual(rep.Groups, groups) || rep.Markers != 3 || rep.Good != int64(len(data)) || rep.Bytes != rep.Good+10 || rep.Synced != rep.Good || rep.Reason == "" {
 		t.Errorf("%+v", rep)
 	}

@@ -21,7 +21,7 @@ type header struct {
 const (
 	headerSize    = 64
 	headerMagic   = "BLSTKVDB"
-	headerVersion = 1
+	headerVersion = 2
 )
 
 func headerSum(b []byte) uint32 {
@@ -50,8 +50,8 @@ func decodeHeader(b []byte) (h header, err error) {
 	return h, nil
 }
 
-// position is how far a group has been applied.
-type position struct{ group, index, term uint64 }
+// position is how far a group has been applied, and its revision.
+type position struct{ group, index, term, revision uint64 }
 
 // marker follows a change and makes it count.
 type marker struct {
@@ -66,9 +66,9 @@ type marker struct {
 }
 
 const (
-	markerVersion = 1
+	markerVersion = 2
 	markerFixed   = 36
-	positionSize  = 24
+	positionSize  = 32
 	sealFlag      = 1
 
 	// maxMarkerGroups bounds the groups in one marker. A new generation with
@@ -92,6 +92,7 @@ func (m marker) encode(id identity) []byte {
 		b = binary.LittleEndian.AppendUint64(b, p.group)
 		b = binary.LittleEndian.AppendUint64(b, p.index)
 		b = binary.LittleEndian.AppendUint64(b, p.term)
+		b = binary.LittleEndian.AppendUint64(b, p.revision)
 	}
 	return binary.LittleEndian.AppendUint32(b, markerSum(id, b))
 }
@@ -129,9 +130,10 @@ func decodeMarker(b []byte, id identity, at int64) (m marker, err error) {
 	}
 	for p := body[markerFixed:]; len(p) > 0; p = p[positionSize:] {
 		m.groups = append(m.groups, position{
-			group: binary.LittleEndian.Uint64(p),
-			index: binary.LittleEndian.Uint64(p[8:]),
-			term:  binary.LittleEndian.Uint64(p[16:]),
+			group:    binary.LittleEndian.Uint64(p),
+			index:    binary.LittleEndian.Uint64(p[8:]),
+			term:     binary.LittleEndian.Uint64(p[16:]),
+			revision: binary.LittleEndian.Uint64(p[24:]),
 		})
 	}
 	return m, nil

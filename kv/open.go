@@ -161,7 +161,7 @@ func (s *DB) recover() error {
 		if s.groups[id] == nil {
 			s.groups[id] = newGroup(id)
 		}
-		s.groups[id].index, s.groups[id].term = p.index, p.term
+		s.groups[id].index, s.groups[id].term, s.groups[id].revision = p.index, p.term, p.revision
 	}
 	for _, g := range s.groups {
 		s.settle(g)

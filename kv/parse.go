@@ -11,12 +11,14 @@ import (
 
 // stateReader parses a state that arrives in pieces of any size.
 type stateReader struct {
-	buf     []byte
-	version uint32 // zero before the header
-	sum     uint32
-	pairs   uint64
-	bytes   uint64 // of keys and values
-	index   sparseIndex
+	buf    []byte
+	headed bool // the header has been read
+	sum    uint32
+	pairs  uint64
+	bytes  uint64 // of keys and values
+	// latest is the highest version of a pair, and revision what the trailer says.
+	latest, revision uint64
+	index            sparseIndex
 	// pages were read and are compared with those of index when what follows
 	// them is known; want is room for the latter.
 	pages, want []byte
@@ -24,7 +26,7 @@ type stateReader struct {
 	inPairs, ended bool
 	last           string // the name or key before
 	definition     func(messages.IndexDefinition) error
-	pair           func(key, value string) error
+	pair           func(key string, version uint64, value string) error
 }
 
 // IsState reports whether what begins with head can be an exported state, if
@@ -68,16 +70,17 @@ func (r *stateReader) parse(b []byte) (n int, err error) {
 	if r.ended {
 		return 0, malformed("bytes after the end")
 	}
-	if r.version == 0 {
+	if !r.headed {
 		if m := min(len(b), len(stateMagic)); string(b[:m]) != stateMagic[:m] {
 			return 0, malformed("it does not begin with %q", stateMagic)
 		}
 		if len(b) < stateHead {
 			return 0, nil
 		}
-		if r.version, err = streamVersion(b); err != nil {
+		if err := checkVersion(b); err != nil {
 			return 0, err
 		}
+		r.headed = true
 		return r.took(b, stateHead), nil
 	}
 	switch kind := b[0]; kind {
@@ -103,7 +106,11 @@ func (r *stateReader) parse(b []byte) (n int, err error) {
 		if err != nil || n == 0 {
 			return 0, err
 		}
-		value, n, err := field(b, n, messages.MaxValue)
+		version, w, err := pairVersion(b, n)
+		if err != nil || w == 0 {
+			return 0, err
+		}
+		value, n, err := field(b, n+w, messages.MaxValue)
 		if err != nil || n == 0 {
 			return 0, err
 		}
@@ -114,22 +121,18 @@ func (r *stateReader) parse(b []byte) (n int, err error) {
 			return 0, malformed("%q is not in order", key)
 		}
 		r.last = key
-		if r.version > 1 {
-			r.want = r.index.next(r.want[:0], key)
-			if err := r.compare(); err != nil {
-				return 0, err
-			}
+		r.want = r.index.next(r.want[:0], key)
+		if err := r.compare(); err != nil {
+			return 0, err
 		}
+		r.latest = max(r.latest, version)
 		r.pairs++
 		r.bytes += uint64(len(key) + len(value))
-		if err := r.pair(key, value); err != nil {
+		if err := r.pair(key, version, value); err != nil {
 			return 0, err
 		}
 		return r.took(b, n), nil
 	case pageRecord:
-		if r.version == 1 {
-			return 0, malformed("a record of kind %#x", kind)
-		}
 		n, w, err := uvarint(b, 1, maxPage)
 		if err != nil || w == 0 || 1+w+n+4 > len(b) {
 			return 0, err
@@ -143,20 +146,7 @@ func (r *stateReader) parse(b []byte) (n int, err error) {
 		r.sum = crc32.Update(r.sum, castagnoli, b[:n])
 		return n, nil
 	case endRecord:
-		if r.version > 1 {
-			return r.end(b)
-		}
-		if len(b) < plainEnd {
-			return 0, nil
-		}
-		if c := binary.LittleEndian.Uint64(b[1:]); c != r.pairs {
-			return 0, malformed("%d pairs, not %d", r.pairs, c)
-		}
-		if binary.LittleEndian.Uint32(b[9:]) != crc32.Update(r.sum, castagnoli, b[:9]) {
-			return 0, malformed("it fails its checksum")
-		}
-		r.ended = true
-		return plainEnd, nil
+		return r.end(b)
 	default:
 		return 0, malformed("a record of kind %#x", kind)
 	}
@@ -213,26 +203,27 @@ func (r *stateReader) end(b []byte) (n int, err error) {
 		return 0, damagedState(r.index.off, "the trailer has another root of the sparse index")
 	case t.pairs != r.pairs || t.bytes != r.bytes:
 		return 0, malformed("%d pairs of %d bytes, not %d of %d", r.pairs, r.bytes, t.pairs, t.bytes)
+	case r.latest > t.revision:
+		return 0, malformed("a pair of version %d, but the revision is %d", r.latest, t.revision)
 	case t.sum != crc32.Update(r.sum, castagnoli, b[:trailerEnd-8]):
 		return 0, malformed("it fails its checksum")
 	}
-	r.ended = true
+	r.ended, r.revision = true, t.revision
 	return trailerEnd, nil
 }
 
-// streamVersion checks the header.
-func streamVersion(head []byte) (uint32, error) {
-	v := binary.LittleEndian.Uint32(head[len(stateMagic):])
-	if v < 1 || v > stateVersion {
-		return 0, fmt.Errorf("state stream: version %d: %w", v, messages.ErrIncompatible)
+// checkVersion checks the header.
+func checkVersion(head []byte) error {
+	if v := binary.LittleEndian.Uint32(head[len(stateMagic):]); v != stateVersion {
+		return fmt.Errorf("state stream: version %d, not %d: %w", v, stateVersion, messages.ErrIncompatible)
 	}
-	return v, nil
+	return nil
 }
 
-// trailer is the end record of a stream since version 2.
+// trailer is the end record of a stream.
 type trailer struct {
-	pairs, bytes, root uint64
-	sum                uint32
+	pairs, bytes, revision, root uint64
+	sum                          uint32
 }
 
 // decodeTrailer checks the trailer that begins at off, but not whether it is
@@ -242,8 +233,8 @@ func decodeTrailer(b []byte, off uint64) (t trailer, err error) {
 	if le.Uint32(b[trailerEnd-4:]) != crc32.Checksum(b[:trailerEnd-4], castagnoli) {
 		return t, damagedState(off, "the trailer fails its checksum")
 	}
-	t = trailer{pairs: le.Uint64(b[1:]), bytes: le.Uint64(b[9:]), root: le.Uint64(b[17:]), sum: le.Uint32(b[33:])}
-	if b[0] != endRecord || le.Uint64(b[25:]) != off {
+	t = trailer{pairs: le.Uint64(b[1:]), bytes: le.Uint64(b[9:]), revision: le.Uint64(b[17:]), root: le.Uint64(b[25:]), sum: le.Uint32(b[41:])}
+	if b[0] != endRecord || le.Uint64(b[33:]) != off {
 		return t, malformed("there is no trailer at %d", off)
 	}
 	if (t.root == 0) != (t.pairs == 0) || t.root != 0 && (t.root < uint64(stateHead) || t.root >= off) {
@@ -261,6 +252,19 @@ func field(b []byte, at, limit int) (s string, end int, err error) {
 	}
 	at += w
 	return string(b[at : at+n]), at + n, nil
+}
+
+// pairVersion reads the version of a pair at b[at:] and returns it and its width,
+// which is 0 if it is not all there yet.
+func pairVersion(b []byte, at int) (version uint64, width int, err error) {
+	version, width = binary.Uvarint(b[at:])
+	switch {
+	case width == 0 && len(b)-at < binary.MaxVarintLen64:
+		return 0, 0, nil
+	case width <= 0 || width > 1 && b[at+width-1] == 0 || version == 0:
+		return 0, 0, malformed("a version is not a minimal varint above zero")
+	}
+	return version, width, nil
 }
 
 // uvarint reads a length at b[at:] and returns it and its width, which is 0 if

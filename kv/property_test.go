@@ -3,6 +3,7 @@ package kv_test
 import (
 	"bytes"
 	"cmp"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"io"
@@ -20,14 +21,38 @@ import (
 
 // model is what one group should hold.
 type model struct {
-	data    map[string]string
-	indexes map[string]messages.IndexDefinition
-	index   uint64
-	term    uint64
+	data     map[string]string
+	versions map[string]uint64
+	indexes  map[string]messages.IndexDefinition
+	index    uint64
+	term     uint64
+	revision uint64
+}
+
+func newModel() *model {
+	return &model{data: map[string]string{}, versions: map[string]uint64{}, indexes: map[string]messages.IndexDefinition{}}
 }
 
 func (m *model) clone() *model {
-	return &model{maps.Clone(m.data), maps.Clone(m.indexes), m.index, m.term}
+	c := *m
+	c.data, c.versions, c.indexes = maps.Clone(m.data), maps.Clone(m.versions), maps.Clone(m.indexes)
+	return &c
+}
+
+// write is a direct change, apply that of the next entry.
+func (m *model) write(op messages.Operation) messages.Result {
+	m.revision++
+	res := m.run(op)
+	if res.Version == 0 {
+		m.revision--
+	}
+	return res
+}
+
+func (m *model) apply(op messages.Operation) messages.Result {
+	m.index++
+	m.revision = max(m.index, m.revision+1)
+	return m.run(op)
 }
 
 // run does to the model what the store should do, in the plainest way.
@@ -55,29 +80,29 @@ func (m *model) run(op messages.Operation) messages.Result {
 			res.Err = messages.ErrNotJSON
 			return res
 		}
-		m.data[key] = string(op.Value)
+		m.data[key], m.versions[key], res.Version = string(op.Value), m.revision, m.revision
 		res.Swapped = op.Kind == messages.OpCompareAndSwap
 	case messages.OpDelete:
 		delete(m.data, key)
+		delete(m.versions, key)
+		if found {
+			res.Version = m.revision
+		}
 	case messages.OpCreateIndex:
 		if x, ok := m.indexes[op.Index.Name]; ok {
-			if x != op.Index {
+			if !x.Equal(op.Index) {
 				return messages.Result{Existed: true, Err: messages.ErrConflict}
 			}
 			return messages.Result{Existed: true}
 		}
-		for k, v := range m.data {
-			if strings.HasPrefix(k, op.Index.Prefix) && !json.Valid([]byte(v)) {
-				return messages.Result{Err: messages.ErrNotJSON}
-			}
-		}
 		m.indexes[op.Index.Name] = op.Index
+		res = messages.Result{Version: m.revision}
 	case messages.OpDropIndex:
 		if _, ok := m.indexes[op.Index.Name]; !ok {
 			return messages.Result{Err: messages.ErrNotFound}
 		}
 		delete(m.indexes, op.Index.Name)
-		return messages.Result{Existed: true}
+		return messages.Result{Existed: true, Version: m.revision}
 	}
 	return res
 }
@@ -85,7 +110,7 @@ func (m *model) run(op messages.Operation) messages.Result {
 func (m *model) scan(q messages.Scan) (pairs []messages.Pair) {
 	for _, k := range slices.Sorted(maps.Keys(m.data)) {
 		if strings.HasPrefix(k, string(q.Prefix)) && k >= string(q.From) && (q.To == nil || k < string(q.To)) {
-			pairs = append(pairs, messages.Pair{Key: []byte(k), Value: []byte(m.data[k])})
+			pairs = append(pairs, messages.Pair{Key: []byte(k), Value: []byte(m.data[k]), Version: m.versions[k]})
 		}
 	}
 	if q.Reverse {
@@ -140,11 +165,11 @@ func (m *model) query(t *rapid.T, q messages.QueryIndex) (pairs []messages.Pair)
 	}
 	var all []found
 	for _, p := range m.scan(messages.Scan{Prefix: []byte(x.Prefix)}) {
-		doc, ok := decodeJSON(t, string(p.Value)).(map[string]any)
-		if !ok {
-			continue
+		var doc map[string]any
+		if json.Unmarshal(p.Value, &doc) != nil {
+			continue // an older value that is not JSON is not in the index either
 		}
-		v, ok := doc[x.Path]
+		v, ok := doc[x.Fields[0].Path]
 		if !ok || rank(v) < 0 {
 			continue
 		}
@@ -167,7 +192,7 @@ func (m *model) query(t *rapid.T, q messages.QueryIndex) (pairs []messages.Pair)
 
 // readState decodes a state stream, independently of the package.
 func readState(t *rapid.T, b []byte) *model {
-	m := &model{data: map[string]string{}, indexes: map[string]messages.IndexDefinition{}}
+	m := newModel()
 	next := func(n int) []byte {
 		if n > len(b) {
 			t.Fatalf("the state is cut short")
@@ -194,13 +219,16 @@ func readState(t *rapid.T, b []byte) *model {
 			continue
 		}
 		if kind == 3 {
-			next(40)
+			m.revision = binary.LittleEndian.Uint64(next(48)[16:])
 			if len(b) > 0 {
 				t.Fatalf("%d bytes after the end", len(b))
 			}
 			return m
 		}
 		key := string(next(uvarint()))
+		if kind == 2 {
+			m.versions[key] = uint64(uvarint())
+		}
 		value := next(uvarint())
 		if order := string(kind) + key; order <= last {
 			t.Fatalf("%q after %q", order, last)
@@ -209,13 +237,13 @@ func readState(t *rapid.T, b []byte) *model {
 		}
 		if kind == 1 {
 			var d struct {
-				Path   string
+				Fields []messages.IndexField
 				Prefix []byte
 			}
 			if err := json.Unmarshal(value, &d); err != nil {
 				t.Fatal(err)
 			}
-			m.indexes[key] = messages.IndexDefinition{Name: key, Fields: messages.Paths(d.Path), Prefix: string(d.Prefix)}
+			m.indexes[key] = messages.IndexDefinition{Name: key, Fields: d.Fields, Prefix: string(d.Prefix)}
 		} else {
 			m.data[key] = string(value)
 		}
@@ -230,9 +258,9 @@ func sameState(t *rapid.T, b []byte, m *model) {
 	}
 	for range 3 {
 		key := anyKey.Draw(t, "state key")
-		value, found, err := s.Get([]byte(key))
-		if want, ok := m.data[key]; err != nil || found != ok || string(value) != want {
-			t.Fatalf("%q is %q %v %v, want %q %v", key, value, found, err, want, ok)
+		value, version, err := s.Get([]byte(key))
+		if want := m.data[key]; err != nil || version != m.versions[key] || string(value) != want {
+			t.Fatalf("%q is %q %v %v, want %q %v", key, value, version, err, want, m.versions[key])
 		}
 	}
 	q := messages.Scan{From: []byte(anyKey.Draw(t, "state from"))}
@@ -274,8 +302,8 @@ var (
 			return cas(key, &expect, value)
 		case 5:
 			return messages.CreateIndexOperation(messages.IndexDefinition{
-				Name: rapid.SampledFrom([]string{"x", "y", "x\x00"}).Draw(t, "name"),
-				Path: rapid.SampledFrom([]string{"v", "w"}).Draw(t, "path"), Prefix: rapid.SampledFrom([]string{"j/", "j", "", "a\xff"}).Draw(t, "prefix")})
+				Name:   rapid.SampledFrom([]string{"x", "y", "x\x00"}).Draw(t, "name"),
+				Fields: messages.Paths(rapid.SampledFrom([]string{"v", "w"}).Draw(t, "path")), Prefix: rapid.SampledFrom([]string{"j/", "j", "", "a\xff"}).Draw(t, "prefix")})
 		case 6:
 			return messages.DropIndexOperation(rapid.SampledFrom([]string{"x", "y", "x\x00"}).Draw(t, "name"))
 		}
@@ -288,7 +316,7 @@ func sameResults(t *rapid.T, got, want []messages.Result) {
 		t.Fatalf("%d results, want %d", len(got), len(want))
 	}
 	for i := range got {
-		if got[i].Existed != want[i].Existed || got[i].Swapped != want[i].Swapped || (got[i].Err == nil) != (want[i].Err == nil) {
+		if got[i].Existed != want[i].Existed || got[i].Swapped != want[i].Swapped || got[i].Version != want[i].Version || (got[i].Err == nil) != (want[i].Err == nil) {
 			t.Fatalf("result %d: %+v, want %+v", i, got[i], want[i])
 		}
 		for _, target := range []error{messages.ErrNotJSON, messages.ErrConflict, messages.ErrNotFound, messages.ErrResultLost} {
@@ -317,7 +345,7 @@ func TestStoreBehavesAsItsModel(t *testing.T) {
 		groups := []uint64{0, 300}
 		models := map[uint64]*model{}
 		for _, g := range groups {
-			models[g] = &model{data: map[string]string{}, indexes: map[string]messages.IndexDefinition{}}
+			models[g] = newModel()
 		}
 		type openView struct {
 			v     kv.View
@@ -332,11 +360,11 @@ func TestStoreBehavesAsItsModel(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := readState(t, append(v.read, rest...))
-			if !maps.Equal(got.data, v.want.data) || !maps.Equal(got.indexes, v.want.indexes) {
+			if !maps.Equal(got.data, v.want.data) || !maps.Equal(got.versions, v.want.versions) || got.revision != v.want.revision || !maps.EqualFunc(got.indexes, v.want.indexes, messages.IndexDefinition.Equal) {
 				t.Fatalf("a view of group %d has\n%q %v\nwant\n%q %v", v.group, got.data, got.indexes, v.want.data, v.want.indexes)
 			}
 			sameState(t, append(v.read, rest...), v.want)
-			if i, term := v.v.Index(); i != v.want.index || term != v.want.term {
+			if i, term := v.v.Index(); i != v.want.index || term != v.want.term || v.v.Revision() != v.want.revision {
 				t.Fatalf("a view at %d/%d, want %d/%d", i, term, v.want.index, v.want.term)
 			}
 			if err := v.v.Close(); err != nil {
@@ -354,7 +382,7 @@ func TestStoreBehavesAsItsModel(t *testing.T) {
 				var want []messages.Result
 				list := ops()
 				for _, op := range list {
-					want = append(want, m.run(op))
+					want = append(want, m.write(op))
 				}
 				got, err := db.Write(g, list)
 				if err != nil {
@@ -372,10 +400,9 @@ func TestStoreBehavesAsItsModel(t *testing.T) {
 					want = append(want, messages.Result{Err: messages.ErrResultLost})
 				}
 				for _, op := range ops() {
-					m.index++
+					want = append(want, m.apply(op))
 					m.term = 1 + m.index/7
 					entries = append(entries, messages.Entry{Index: m.index, Term: m.term, Data: op.Encode(nil)})
-					want = append(want, m.run(op))
 				}
 				got, err := db.Apply(g, entries)
 				if err != nil {
@@ -493,7 +520,7 @@ func TestStoreBehavesAsItsModel(t *testing.T) {
 			},
 			"": func(t *rapid.T) {
 				for g, m := range models {
-					if i, term := db.Applied(g); i != m.index || term != m.term || db.Keys(g) != len(m.data) || len(db.Indexes(g)) != len(m.indexes) {
+					if i, term := db.Applied(g); i != m.index || term != m.term || db.Revision(g) != m.revision || db.Keys(g) != len(m.data) || len(db.Indexes(g)) != len(m.indexes) {
 						t.Fatalf("group %d: applied %d/%d, %d keys; want %d/%d, %d", g, i, term, db.Keys(g), m.index, m.term, len(m.data))
 					}
 				}

@@ -23,7 +23,10 @@ func (x *index) span(q messages.QueryIndex) (s span, err error) {
 		if err == nil && q.Prefix != "" {
 			b, err = x.prefix(b, n, q.Prefix)
 		}
-		return span{b, successor(b)}, err
+		if err != nil {
+			return s, err
+		}
+		return span{b, successor(b)}, nil
 	}
 	lowest, _, err := x.bound("min", q.Min)
 	if err != nil {
@@ -190,14 +193,12 @@ func (s *DB) Query(q messages.QueryIndex) (pairs []messages.Pair, next []byte, e
 		last := ""
 		var bad error
 		cursor, err := x.each(tx, q, func(entry, key string) bool {
-			value := ""
-			if !q.KeysOnly {
-				if value, bad = tx.Get(g.data + key); bad != nil {
-					bad = fmt.Errorf("an entry without a pair: %w", messages.ErrCorrupt)
-					return false
-				}
+			var set string
+			if set, bad = tx.Get(g.data + key); bad != nil {
+				bad = fmt.Errorf("an entry without a pair: %w", messages.ErrCorrupt)
+				return false
 			}
-			if !p.add(key, value) {
+			if !p.add(key, set) {
 				return false
 			}
 			last = entry

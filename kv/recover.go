@@ -101,6 +101,11 @@ func (sv *survey) take(c command, off int64, sum *uint32, v visitor) (err error)
 		if _, _, _, ok := splitKey(string(c.key[:min(len(c.key), 16)])); !ok {
 			return badCommand{reason: "a key of no known kind"}
 		}
+		if c.set && c.key[0] == dataSpace {
+			if _, _, ok := splitVersion(c.value); !ok {
+				return badCommand{reason: "a value without a version"}
+			}
+		}
 		*sum = crc32.Update(*sum, castagnoli, c.raw)
 		if v.changed != nil {
 			v.changed(c.set, c.key)

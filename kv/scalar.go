@@ -177,8 +177,10 @@ func parseTime(s string) (sec int64, nano uint32, ok bool) {
 // appendField appends what an entry holds of a field, and reports whether the
 // field is there.
 func appendField(dst []byte, f *messages.IndexField, r gjson.Result) ([]byte, bool) {
-	start := len(dst)
-	dst, ok := appendScalar(dst, f, r)
+	start, ok := len(dst), r.Exists()
+	if ok {
+		dst, ok = appendScalar(dst, f, r)
+	}
 	if !ok {
 		dst = append(dst, scalarMissing)
 	}

@@ -43,56 +43,59 @@ func validKey(key []byte) error {
 	return nil
 }
 
-// Get returns the value of a key, which the caller may change. The value of a
-// key that exists is not nil.
-func (s *DB) Get(group uint64, key []byte) (value []byte, found bool, err error) {
+// Get returns the value of a key, which the caller may change, and the version
+// at which it was written, zero if there is no such key. The value of a key that
+// exists is not nil.
+func (s *DB) Get(group uint64, key []byte) (value []byte, version uint64, err error) {
 	if err := validKey(key); err != nil {
-		return nil, false, fmt.Errorf("kv: get: %w", err)
+		return nil, 0, fmt.Errorf("kv: get: %w", err)
 	}
 	err = s.view(group, func(tx *buntdb.Tx, g *machine) error {
 		if g != nil {
-			if v, err := tx.Get(g.data + string(key)); err == nil {
-				value, found = []byte(v), true
+			if stored, err := tx.Get(g.data + string(key)); err == nil {
+				n, v := valueOf(stored)
+				value, version = []byte(v), n
 			}
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, false, fmt.Errorf("kv: get: %w", err)
+		return nil, 0, fmt.Errorf("kv: get: %w", err)
 	}
-	return value, found, nil
+	return value, version, nil
 }
 
-// MultiGet returns the values of several keys at one point in time; that of a
-// key that does not exist is nil.
-func (s *DB) MultiGet(group uint64, keys [][]byte) (values [][]byte, err error) {
+// MultiGet returns the values and versions of several keys at one point in time;
+// those of a key that does not exist are nil and zero.
+func (s *DB) MultiGet(group uint64, keys [][]byte) (values [][]byte, versions []uint64, err error) {
 	for i, key := range keys {
 		if err := validKey(key); err != nil {
-			return nil, fmt.Errorf("kv: multi-get: key %d: %w", i, err)
+			return nil, nil, fmt.Errorf("kv: multi-get: key %d: %w", i, err)
 		}
 	}
-	values = make([][]byte, len(keys))
+	values, versions = make([][]byte, len(keys)), make([]uint64, len(keys))
 	err = s.view(group, func(tx *buntdb.Tx, g *machine) error {
 		if g == nil {
 			return nil
 		}
 		bytes := 0
 		for i, key := range keys {
-			v, err := tx.Get(g.data + string(key))
+			stored, err := tx.Get(g.data + string(key))
 			if err != nil {
 				continue
 			}
+			version, v := valueOf(stored)
 			if bytes += len(v); bytes > MaxBytes {
 				return fmt.Errorf("more than %d bytes of values: %w", MaxBytes, messages.ErrTooLarge)
 			}
-			values[i] = []byte(v)
+			values[i], versions[i] = []byte(v), version
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("kv: multi-get: %w", err)
+		return nil, nil, fmt.Errorf("kv: multi-get: %w", err)
 	}
-	return values, nil
+	return values, versions, nil
 }
 
 // page gathers pairs within the bounds of one call.
@@ -118,7 +121,8 @@ func newPage(limit, maxBytes int, keysOnly bool) (*page, error) {
 }
 
 // add takes the pair, or reports that the page is full.
-func (p *page) add(key, value string) bool {
+func (p *page) add(key, stored string) bool {
+	version, value := valueOf(stored)
 	size := len(key)
 	if !p.keysOnly {
 		size += len(value)
@@ -128,7 +132,7 @@ func (p *page) add(key, value string) bool {
 		return false
 	}
 	p.bytes += size
-	pair := messages.Pair{Key: []byte(key)}
+	pair := messages.Pair{Key: []byte(key), Version: version}
 	if !p.keysOnly {
 		pair.Value = []byte(value)
 	}

@@ -49,7 +49,7 @@ func newVirtualState(n int, key func(int) string, size func(int) int) *virtualSt
 	v.index = w.index
 	v.index.levels = slices.Clone(w.index.levels)
 	v.offs = append(v.offs, int64(w.index.off))
-	w.end()
+	w.end(1)
 	v.tail = binary.LittleEndian.AppendUint32(w.buf, 0)
 	sealed := v.tail[len(v.tail)-trailerEnd+4:]
 	v.tail = binary.LittleEndian.AppendUint32(v.tail, crc32.Checksum(sealed, castagnoli))
@@ -60,7 +60,7 @@ func newVirtualState(n int, key func(int) string, size func(int) int) *virtualSt
 func (v *virtualState) head(i int) []byte {
 	key := v.key(i)
 	b := append([]byte{pairRecord}, binary.AppendUvarint(nil, uint64(len(key)))...)
-	return binary.AppendUvarint(append(b, key...), uint64(v.size(i)))
+	return binary.AppendUvarint(append(append(b, key...), 1), uint64(v.size(i)))
 }
 
 func (v *virtualState) value(i int) []byte { return bytes.Repeat([]byte{byte(i)}, v.size(i)) }
@@ -113,12 +113,12 @@ func TestLookupReadsLittle(t *testing.T) {
 		// sum is the CRC32C of the index and the trailer: they do not change.
 		sum uint32
 	}{
-		{"1 GiB of values of 1 KiB", 1 << 20, "user/%012d", func(int) int { return kib }, 1 << 30, 2, 96 * kib, 0.0006, 0x3efb5f9a},
-		{"1 GiB of values of 100 bytes and 16 KiB", 1 << 17, "user/%012d", func(i int) int { return 100 + i%2*16*kib }, 1 << 30, 2, 96 * kib, 0.0006, 0x952ea533},
-		{"100 GiB", 820_000, "user/%012d", func(int) int { return 128 * kib }, 100 << 30, 3, 384 * kib, 0.0006, 0x3c8d9f28},
-		{"1 TiB", 1 << 19, "user/%012d", func(int) int { return 2 * mib }, 1 << 40, 3, 3 * mib, 0.0001, 0xa5c707d2},
-		{"long keys", 60_000, long + "%020d", func(i int) int { return 64 * kib }, 3 << 30, 6, 3 * mib, 0.003, 0x1ae58222},
-		{"one pair", 1, "%d", func(int) int { return 0 }, 0, 1, 256, 20, 0x38cb8736},
+		{"1 GiB of values of 1 KiB", 1 << 20, "user/%012d", func(int) int { return kib }, 1 << 30, 2, 96 * kib, 0.0006, 0x09812638},
+		{"1 GiB of values of 100 bytes and 16 KiB", 1 << 17, "user/%012d", func(i int) int { return 100 + i%2*16*kib }, 1 << 30, 2, 96 * kib, 0.0006, 0xddfd82b9},
+		{"100 GiB", 820_000, "user/%012d", func(int) int { return 128 * kib }, 100 << 30, 3, 384 * kib, 0.0006, 0x3840bb50},
+		{"1 TiB", 1 << 19, "user/%012d", func(int) int { return 2 * mib }, 1 << 40, 3, 3 * mib, 0.0001, 0xf3def3b2},
+		{"long keys", 60_000, long + "%020d", func(i int) int { return 64 * kib }, 3 << 30, 6, 3 * mib, 0.003, 0xa5659767},
+		{"one pair", 1, "%d", func(int) int { return 0 }, 0, 1, 256, 20, 0x2aec068e},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v := newVirtualState(c.pairs, func(i int) string { return fmt.Sprintf(c.key, i) }, c.size)
@@ -166,14 +166,14 @@ func TestLookupReadsLittle(t *testing.T) {
 					i = c.pairs - 1
 				}
 				v.read = 0
-				value, found, err := s.Get([]byte(v.key(i)))
-				if err != nil || !found || value == nil || !bytes.Equal(value, v.value(i)) {
-					t.Fatal(i, found, err)
+				value, version, err := s.Get([]byte(v.key(i)))
+				if err != nil || version != 1 || value == nil || !bytes.Equal(value, v.value(i)) {
+					t.Fatal(i, version, err)
 				}
 				most, bytesRead = max(most, v.read-int64(v.size(i))), bytesRead+v.read
 				v.read = 0
-				if _, found, err := s.Get([]byte(v.key(i) + "\x00")); found || err != nil {
-					t.Fatal(i, found, err)
+				if _, version, err := s.Get([]byte(v.key(i) + "\x00")); version > 0 || err != nil {
+					t.Fatal(i, version, err)
 				}
 				most = max(most, v.read)
 			}
@@ -182,8 +182,8 @@ func TestLookupReadsLittle(t *testing.T) {
 				t.Errorf("one lookup has read %d bytes", most)
 			}
 			for _, key := range []string{"\x00", "zzz"} {
-				if _, found, err := s.Get([]byte(key)); found || err != nil {
-					t.Fatal(key, found, err)
+				if _, version, err := s.Get([]byte(key)); version > 0 || err != nil {
+					t.Fatal(key, version, err)
 				}
 			}
 			from := r.IntN(c.pairs)
@@ -234,13 +234,13 @@ func encode(t rapid.TB, defs []messages.IndexDefinition, pairs []messages.Pair, 
 		if spoil != nil {
 			spoil(&w.index, i)
 		}
-		w.pair(string(p.Key), string(p.Value))
+		w.pair(string(p.Key), p.Version, string(p.Value))
 		drain()
 	}
 	if spoil != nil {
 		spoil(&w.index, len(pairs))
 	}
-	w.end()
+	w.end(uint64(len(pairs)) + 7)
 	drain()
 	return out.Bytes()
 }
@@ -249,8 +249,8 @@ func encode(t rapid.TB, defs []messages.IndexDefinition, pairs []messages.Pair, 
 func parseState(b []byte, size int) (pairs []messages.Pair, err error) {
 	r := stateReader{
 		definition: func(messages.IndexDefinition) error { return nil },
-		pair: func(key, value string) error {
-			pairs = append(pairs, messages.Pair{Key: []byte(key), Value: []byte(value)})
+		pair: func(key string, version uint64, value string) error {
+			pairs = append(pairs, messages.Pair{Key: []byte(key), Value: []byte(value), Version: version})
 			return nil
 		},
 	}
@@ -269,7 +269,7 @@ func parseState(b []byte, size int) (pairs []messages.Pair, err error) {
 
 func samePairs(a, b []messages.Pair) bool {
 	return slices.EqualFunc(a, b, func(a, b messages.Pair) bool {
-		return bytes.Equal(a.Key, b.Key) && bytes.Equal(a.Value, b.Value)
+		return a.Version == b.Version && bytes.Equal(a.Key, b.Key) && bytes.Equal(a.Value, b.Value)
 	})
 }
 
@@ -286,7 +286,7 @@ func TestStateBehavesAsItsPairs(t *testing.T) {
 			if !set[string(key)] {
 				set[string(key)] = true
 				value := bytes.Repeat([]byte{byte(r.IntN(256))}, sizes[r.IntN(len(sizes))])
-				pairs = append(pairs, messages.Pair{Key: key, Value: value})
+				pairs = append(pairs, messages.Pair{Key: key, Value: value, Version: 1 + uint64(len(pairs))})
 			}
 		}
 		slices.SortFunc(pairs, func(a, b messages.Pair) int { return bytes.Compare(a.Key, b.Key) })
@@ -313,7 +313,7 @@ func TestStateBehavesAsItsPairs(t *testing.T) {
 		for _, p := range pairs {
 			total += int64(len(p.Key) + len(p.Value))
 		}
-		if got := s.Stats(); got != (StateStats{Version: 2, Pairs: int64(len(pairs)), Bytes: total}) {
+		if got := s.Stats(); got != (StateStats{Version: 3, Pairs: int64(len(pairs)), Bytes: total, Revision: uint64(len(pairs)) + 7}) {
 			t.Fatal(got)
 		}
 		anyKey := func() []byte { return fmt.Appendf([]byte(prefix), "%x", r.IntN(1<<16)) }
@@ -325,10 +325,10 @@ func TestStateBehavesAsItsPairs(t *testing.T) {
 			if n < len(pairs) {
 				key = pairs[n].Key
 			}
-			value, found, err := s.Get(key)
+			value, version, err := s.Get(key)
 			i, want := find(key)
-			if err != nil || found != want || found && !bytes.Equal(value, pairs[i].Value) {
-				t.Fatal(i, found, want, err)
+			if err != nil || version > 0 != want || want && (!bytes.Equal(value, pairs[i].Value) || version != pairs[i].Version) {
+				t.Fatal(i, version, want, err)
 			}
 		}
 		for range 10 {
@@ -369,7 +369,7 @@ func manyPairs(n, key, value int) (pairs []messages.Pair) {
 	for i := range n {
 		pairs = append(pairs, messages.Pair{
 			Key:   fmt.Appendf(bytes.Repeat([]byte{'k'}, key), "%06d", i),
-			Value: bytes.Repeat([]byte{byte(i)}, value)})
+			Value: bytes.Repeat([]byte{byte(i)}, value), Version: uint64(n - i)})
 	}
 	return pairs
 }
@@ -448,9 +448,9 @@ func TestSparseIndexMustBeThatOfThePairs(t *testing.T) {
 				t.Errorf("verify: %v", err)
 			}
 			for _, p := range pairs {
-				value, found, err := s.Get(p.Key)
-				if err != nil && !errors.Is(err, messages.ErrMalformed) || found && !bytes.Equal(value, p.Value) {
-					t.Fatal(found, err)
+				value, version, err := s.Get(p.Key)
+				if err != nil && !errors.Is(err, messages.ErrMalformed) || version > 0 && !bytes.Equal(value, p.Value) {
+					t.Fatal(version, err)
 				}
 			}
 		})
@@ -469,8 +469,8 @@ func TestEndlessPages(t *testing.T) {
 	x.next(nil, "k")
 	x.levels[0].entries = make([]byte, pageBytes)
 	record := x.put(nil, 0)
-	r := stateReader{pair: func(string, string) error { return nil }}
-	if err := r.Write(b[:stateHead+11]); err != nil {
+	r := stateReader{pair: func(string, uint64, string) error { return nil }}
+	if err := r.Write(b[:stateHead+12]); err != nil {
 		t.Fatal(err)
 	}
 	for n := 0; ; n += len(record) {

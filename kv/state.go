@@ -23,26 +23,23 @@ import (
 // all. So a State is as good as what it is read from; the content of a snapshot
 // is covered by the snapshot's own checksums.
 //
-// A stream of version 1 has no sparse index and is read from its beginning to
-// where the answer is.
-//
 // The methods may be called from several goroutines at a time, as ReadAt may.
 type State struct {
-	r       io.ReaderAt
-	size    int64
-	version uint32
-	end     int64 // where the end record begins
-	root    loadedPage
-	stats   StateStats
+	r     io.ReaderAt
+	size  int64
+	end   int64 // where the end record begins
+	root  loadedPage
+	stats StateStats
 }
 
 // StateStats is what the trailer of a state says.
 type StateStats struct {
 	// Version of the stream.
 	Version int
-	// Pairs is how many there are, and Bytes what keys and values amount to:
-	// -1 in version 1, which does not say.
+	// Pairs is how many there are, and Bytes what keys and values amount to.
 	Pairs, Bytes int64
+	// Revision is the version of the latest change.
+	Revision uint64
 }
 
 // loadedPage is a verified page of the sparse index.
@@ -58,7 +55,7 @@ const (
 	minWalkRead = 16 << 10
 	maxWalkRead = 256 << 10
 	// maxPairHead is a record up to its value.
-	maxPairHead = 1 + binary.MaxVarintLen64 + messages.MaxKey + binary.MaxVarintLen64
+	maxPairHead = 1 + binary.MaxVarintLen64 + messages.MaxKey + 2*binary.MaxVarintLen64
 )
 
 // OpenState reads the ends of an exported state of the given length, and a page
@@ -85,39 +82,25 @@ func (s *State) open() error {
 	if string(head[:len(stateMagic)]) != stateMagic {
 		return malformed("it does not begin with %q", stateMagic)
 	}
-	var err error
-	if s.version, err = streamVersion(head[:]); err != nil {
+	if err := checkVersion(head[:]); err != nil {
 		return err
 	}
-	n := trailerEnd
-	if s.version == 1 {
-		n = plainEnd
-	}
-	if s.end = s.size - int64(n); s.end < int64(stateHead) {
+	if s.end = s.size - trailerEnd; s.end < int64(stateHead) {
 		return malformed("%d bytes", s.size)
 	}
-	b := make([]byte, n)
-	if err := s.read(b, s.end); err != nil {
+	var b [trailerEnd]byte
+	if err := s.read(b[:], s.end); err != nil {
 		return err
 	}
-	t := trailer{pairs: binary.LittleEndian.Uint64(b[1:])}
-	if s.version > 1 {
-		t, err = decodeTrailer(b, uint64(s.end))
-	} else if b[0] != endRecord {
-		err = malformed("there is no end record at %d", s.end)
-	}
+	t, err := decodeTrailer(b[:], uint64(s.end))
 	if err != nil {
 		return err
 	}
-	// A pair is three bytes at least, and of a key and a value one.
-	if t.pairs > uint64(s.size)/3 || t.bytes > uint64(s.size) {
+	// A pair is five bytes at least, and of a key and a value one.
+	if t.pairs > uint64(s.size)/5 || t.bytes > uint64(s.size) {
 		return malformed("%d pairs of %d bytes in a stream of %d bytes", t.pairs, t.bytes, s.size)
 	}
-	s.stats = StateStats{Version: int(s.version), Pairs: int64(t.pairs), Bytes: int64(t.bytes)}
-	if s.version == 1 {
-		s.stats.Bytes = -1
-		return nil
-	}
+	s.stats = StateStats{Version: stateVersion, Pairs: int64(t.pairs), Bytes: int64(t.bytes), Revision: t.revision}
 	if t.root != 0 {
 		s.root, err = s.load(int64(t.root), s.end)
 	}
@@ -195,10 +178,6 @@ func (p *loadedPage) find(key []byte) (found entries, end int64) {
 // seek returns a walk over the block that has the key, if there is one.
 func (s *State) seek(key []byte) (*stateWalk, error) {
 	w := &stateWalk{state: s, limit: s.end, size: minWalkRead}
-	if s.version == 1 {
-		w.off = int64(stateHead)
-		return w, nil
-	}
 	if s.root.off == 0 {
 		w.off = s.end
 		return w, nil
@@ -224,12 +203,13 @@ func (s *State) seek(key []byte) (*stateWalk, error) {
 	}
 }
 
-// Get returns the value of a key. The value of a key that exists is not nil.
+// Get returns the value and the version of a key, nil and zero if there is no such
+// key. The value of a key that exists is not nil.
 //
 // Errors: ErrInvalid and ErrTooLarge (the key), and those of OpenState.
-func (s *State) Get(key []byte) (value []byte, found bool, err error) {
+func (s *State) Get(key []byte) (value []byte, version uint64, err error) {
 	if err := validKey(key); err != nil {
-		return nil, false, fmt.Errorf("kv: state: get: %w", err)
+		return nil, 0, fmt.Errorf("kv: state: get: %w", err)
 	}
 	w, err := s.seek(key)
 	for err == nil {
@@ -242,16 +222,16 @@ func (s *State) Get(key []byte) (value []byte, found bool, err error) {
 			if value, err = w.value(); err != nil {
 				break
 			}
-			return value, true, nil
+			return value, w.version, nil
 		}
 		if c > 0 {
-			return nil, false, nil
+			return nil, 0, nil
 		}
 	}
 	if err != nil {
-		return nil, false, fmt.Errorf("kv: state: get: %w", err)
+		return nil, 0, fmt.Errorf("kv: state: get: %w", err)
 	}
-	return nil, false, nil
+	return nil, 0, nil
 }
 
 // Range yields the pairs from a key on and before another, in order; an empty
@@ -285,7 +265,7 @@ func (s *State) scan(from, to []byte, yield func(messages.Pair) bool) error {
 		if bytes.Compare(w.key, from) < 0 {
 			continue
 		}
-		p := messages.Pair{Key: bytes.Clone(w.key)}
+		p := messages.Pair{Key: bytes.Clone(w.key), Version: w.version}
 		if p.Value, err = w.value(); err != nil {
 			return err
 		}
@@ -340,7 +320,7 @@ func (s *State) Indexes() ([]messages.IndexDefinition, error) {
 func (s *State) Verify() error {
 	r := stateReader{
 		definition: func(messages.IndexDefinition) error { return nil },
-		pair:       func(string, string) error { return nil },
+		pair:       func(string, uint64, string) error { return nil },
 	}
 	p := make([]byte, min(maxWalkRead, s.size))
 	var err error
@@ -374,6 +354,7 @@ type stateWalk struct {
 
 	// The pair: its key until the next call, and where its value is.
 	key      []byte
+	version  uint64
 	valueAt  int64
 	valueLen int
 }
@@ -412,7 +393,7 @@ func (w *stateWalk) next() (ok bool, err error) {
 		switch kind := b[0]; {
 		case kind == pairRecord:
 			return true, w.pair(b)
-		case kind == pageRecord && w.state.version > 1:
+		case kind == pageRecord:
 			n, v, err := uvarint(b, 1, maxPage)
 			if err != nil {
 				return false, err
@@ -421,18 +402,6 @@ func (w *stateWalk) next() (ok bool, err error) {
 			if v == 0 || w.off > w.limit {
 				return false, w.cut()
 			}
-		case kind == definitionRecord && w.state.version == 1 && w.key == nil:
-			if b, err = w.peek(maxDefinitionRecord); err != nil {
-				return false, err
-			}
-			_, n, err := parseDefinition(b)
-			if err != nil {
-				return false, err
-			}
-			if n == 0 {
-				return false, w.cut()
-			}
-			w.off += int64(n)
 		default:
 			return false, malformed("a record of kind %#x at %d", kind, w.off)
 		}
@@ -454,6 +423,13 @@ func (w *stateWalk) pair(b []byte) error {
 	}
 	key := b[at : at+n]
 	at += n
+	if w.version, v, err = pairVersion(b, at); err != nil {
+		return err
+	}
+	if v == 0 {
+		return w.cut()
+	}
+	at += v
 	if w.valueLen, v, err = uvarint(b, at, messages.MaxValue); err != nil {
 		return err
 	}

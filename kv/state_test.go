@@ -3,14 +3,11 @@ package kv_test
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"path/filepath"
-	"reflect"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -24,13 +21,19 @@ func TestStateStreamIsTheSameForTheSameState(t *testing.T) {
 	a, b := open(t, t.TempDir(), lazy), open(t, t.TempDir(), lazy)
 	x := messages.CreateIndexOperation(messages.IndexDefinition{Name: "x", Fields: messages.Paths("v"), Prefix: "j\xff"})
 	y := messages.CreateIndexOperation(messages.IndexDefinition{Name: "y", Fields: messages.Paths("w")})
+	// The same operations, one by one and together.
+	var ops []messages.Operation
 	for i := range 300 {
-		mustWrite(t, a, 0, put(fmt.Sprintf("k%d", i), fmt.Sprintf(`{"w":%d}`, i)))
-		mustWrite(t, b, 9, put(fmt.Sprintf("k%d", 299-i), fmt.Sprintf(`{"w":%d}`, 299-i)))
+		ops = append(ops, put(fmt.Sprintf("k%d", i), fmt.Sprintf(`{"w":%d}`, i)))
 	}
 	big := `"` + strings.Repeat("x", 700_000) + `"`
-	mustWrite(t, a, 0, put("gone", "1"), x, y, del("gone"), put("big", big))
-	mustWrite(t, b, 9, y, put("big", big), x)
+	ops = append(ops, put("gone", "1"), del("never"), x, y, x, cas("gone", nil, "2"), del("gone"), put("big", "no JSON"), put("big", big))
+	for i, op := range ops {
+		write(t, a, 0, op)
+		if i%7 == 6 || i == len(ops)-1 {
+			write(t, b, 9, ops[i-i%7:i+1]...)
+		}
+	}
 	sa, sb := export(t, a, 0), export(t, b, 9)
 	if !bytes.Equal(sa, sb) {
 		t.Fatalf("%d and %d bytes differ", len(sa), len(sb))
@@ -137,56 +140,57 @@ func TestMalformedImport(t *testing.T) {
 	rec := func(kind byte, k, v string) []byte {
 		b := binary.AppendUvarint([]byte{kind}, uint64(len(k)))
 		b = append(b, k...)
+		if kind == 2 {
+			b = append(b, 1)
+		}
 		b = binary.AppendUvarint(b, uint64(len(v)))
 		return append(b, v...)
 	}
-	for version, state := range map[byte][]byte{1: firstState(t), 2: state} {
-		for i := range state {
-			if err := try(state[:i]); !errors.Is(err, messages.ErrMalformed) {
-				t.Fatalf("version %d: cut at %d: %v", version, i, err)
-			}
-			for bit := range 8 {
-				c := bytes.Clone(state)
-				c[i] ^= 1 << bit
-				if err := try(c); !badState(err) {
-					t.Fatalf("version %d: bit %d of byte %d: %v", version, bit, i, err)
-				}
-			}
+	for i := range state {
+		if err := try(state[:i]); !errors.Is(err, messages.ErrMalformed) {
+			t.Fatalf("cut at %d: %v", i, err)
 		}
-		head := append([]byte("BLSTKVST"), version, 0, 0, 0)
-		for name, tail := range map[string][]byte{
-			"after the end":     append(bytes.Clone(state[12:]), 0),
-			"not in order":      append(rec(2, "b", ""), rec(2, "a", "")...),
-			"twice":             append(rec(2, "b", ""), rec(2, "b", "")...),
-			"empty key":         rec(2, "", ""),
-			"unknown kind":      rec(9, "a", "a"),
-			"long key":          append([]byte{2}, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1),
-			"overlong varint":   append([]byte{2}, 0x81, 0x00, 'a', 0),
-			"endless varint":    append([]byte{2}, bytes.Repeat([]byte{0x80}, 12)...),
-			"long value":        append(rec(2, "a", "")[:3], 0xff, 0xff, 0xff, 0xff, 1),
-			"long page":         {4, 0xff, 0xff, 0x03},
-			"index after pair":  append(rec(2, "a", ""), rec(1, "x", `{"path":"p"}`)...),
-			"index: no json":    rec(1, "x", `path`),
-			"index: other json": rec(1, "x", `{"path": "p"}`),
-			"index: no path":    rec(1, "x", `{"path":""}`),
-			"index: bad path":   rec(1, "x", `{"path":"a*"}`),
-			"index: null":       rec(1, "x", `null`),
-			"not json":          append(rec(1, "x", `{"path":"p"}`), rec(2, "a", "x")...),
-		} {
-			b := append(bytes.Clone(head), tail...)
-			if err := try(b); !errors.Is(err, messages.ErrMalformed) {
-				t.Errorf("version %d: %s: %v", version, name, err)
+		for bit := range 8 {
+			c := bytes.Clone(state)
+			c[i] ^= 1 << bit
+			if err := try(c); !badState(err) {
+				t.Fatalf("bit %d of byte %d: %v", bit, i, err)
 			}
 		}
 	}
-	// A page where none belongs: version 1 has none, and in version 2 one that
-	// is not that of the pairs is damage.
+	head := append([]byte("BLSTKVST"), 3, 0, 0, 0)
+	for name, tail := range map[string][]byte{
+		"after the end":     append(bytes.Clone(state[12:]), 0),
+		"not in order":      append(rec(2, "b", ""), rec(2, "a", "")...),
+		"twice":             append(rec(2, "b", ""), rec(2, "b", "")...),
+		"empty key":         rec(2, "", ""),
+		"unknown kind":      rec(9, "a", "a"),
+		"long key":          append([]byte{2}, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1),
+		"no version":        append(rec(2, "b", "")[:3], 0, 0),
+		"overlong version":  append(rec(2, "b", "")[:3], 0x81, 0, 0),
+		"endless version":   append(rec(2, "b", "")[:3], bytes.Repeat([]byte{0x80}, 12)...),
+		"overlong varint":   append([]byte{2}, 0x81, 0x00, 'a', 0),
+		"endless varint":    append([]byte{2}, bytes.Repeat([]byte{0x80}, 12)...),
+		"long value":        append(rec(2, "a", "")[:4], 0xff, 0xff, 0xff, 0xff, 1),
+		"long page":         {4, 0xff, 0xff, 0x03},
+		"index after pair":  append(rec(2, "a", ""), rec(1, "x", `{"path":"p"}`)...),
+		"index: no json":    rec(1, "x", `path`),
+		"index: other json": rec(1, "x", `{"path": "p"}`),
+		"index: no path":    rec(1, "x", `{"path":""}`),
+		"index: bad path":   rec(1, "x", `{"path":"a*"}`),
+		"index: null":       rec(1, "x", `null`),
+		"not json":          append(rec(1, "x", `{"path":"p"}`), rec(2, "a", "x")...),
+	} {
+		b := append(bytes.Clone(head), tail...)
+		if err := try(b); !errors.Is(err, messages.ErrMalformed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// A page where none belongs is damage.
 	page := append([]byte{4, 5, 0, 1, 'a', 12, 0}, 0, 0, 0, 0)
-	early := append(append([]byte("BLSTKVST"), 2, 0, 0, 0), append(page, rec(2, "a", "")...)...)
+	early := append(append([]byte("BLSTKVST"), 3, 0, 0, 0), append(page, rec(2, "a", "")...)...)
 	want(t, "an early page", try(early), messages.ErrCorrupt)
-	early[8] = 1
-	want(t, "a page in version 1", try(early), messages.ErrMalformed)
-	for _, version := range []byte{0, 3} {
+	for _, version := range []byte{0, 1, 2, 4} {
 		later := bytes.Clone(state)
 		later[8] = version
 		want(t, "another version", try(later), messages.ErrIncompatible)
@@ -204,12 +208,6 @@ func TestMalformedImport(t *testing.T) {
 // badState reports whether the error is one that bad bytes of a state cause.
 func badState(err error) bool {
 	return errors.Is(err, messages.ErrMalformed) || errors.Is(err, messages.ErrIncompatible) || errors.Is(err, messages.ErrCorrupt)
-}
-
-// firstState is a stream of version 1: the state of group 1 in TestFormat.
-func firstState(t testing.TB) []byte {
-	t.Helper()
-	return fileOf(t, "testdata", "state-1")
 }
 
 // answers is all that a State says; errors must be those of bad bytes.
@@ -235,85 +233,37 @@ func answers(t testing.TB, s *kv.State, keys ...string) (defs []messages.IndexDe
 	return defs, pairs, err
 }
 
-// A stream of version 1 is read and imported; its state is exported in the
-// latest version.
-func TestVersion1(t *testing.T) {
-	db := open(t, t.TempDir(), lazy)
-	first := firstState(t)
-	load(t, db, 1, 5, first)
-	second := export(t, db, 1)
-	golden := fileOf(t, "testdata", "format.txt")
-	if !strings.Contains(string(golden), hex.Dump(second)) {
-		t.Errorf("the imported state is not that of testdata/format.txt:\n%s", hex.Dump(second))
-	}
-	var of [2][]messages.Pair
-	for i, b := range [][]byte{first, second} {
-		s, err := kv.OpenState(bytes.NewReader(b), int64(len(b)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Verify(); err != nil {
-			t.Fatal(err)
-		}
-		defs, pairs, err := answers(t, s)
-		if err != nil || !slices.Equal(defs, db.Indexes(1)) || len(pairs) != 6 {
-			t.Fatal(defs, len(pairs), err)
-		}
-		of[i] = pairs
-		bytes := int64(6*3 + 18 + 19 + 18 + 17 + 18 + 24)
-		if i == 0 {
-			bytes = -1
-		}
-		if got := s.Stats(); got != (kv.StateStats{Version: i + 1, Pairs: 6, Bytes: bytes}) {
-			t.Error(got)
-		}
-		value, found, err := s.Get([]byte("p\xff3"))
-		if err != nil || !found || string(value) != `{"a.b":{"c":1.5}}` {
-			t.Error(string(value), found, err)
-		}
-		for _, key := range []string{"a", "p\xff30", "q"} {
-			if _, found, err := s.Get([]byte(key)); found || err != nil {
-				t.Error(key, found, err)
-			}
-		}
-	}
-	if !reflect.DeepEqual(of[0], of[1]) {
-		t.Error("the two differ")
-	}
-}
-
 // Every cut and every bit flip is found by Verify, and nothing else goes wrong
 // before it.
 func TestDamagedState(t *testing.T) {
 	db := open(t, t.TempDir(), lazy)
 	mustWrite(t, db, 0, put("a", `{"v":1}`), put("b", ""), put("c", "x"))
 	mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Fields: messages.Paths("v"), Prefix: "a"}))
-	for version, state := range map[int][]byte{1: firstState(t), 2: export(t, db, 0)} {
-		check := func(what string, b []byte) {
-			s, err := kv.OpenState(bytes.NewReader(b), int64(len(b)))
-			if err == nil {
-				answers(t, s, "a", "b", "c", "p\xff2")
-				err = s.Verify()
-			}
-			if !badState(err) {
-				t.Fatalf("version %d: %s: %v", version, what, err)
-			}
+	state := export(t, db, 0)
+	check := func(what string, b []byte) {
+		s, err := kv.OpenState(bytes.NewReader(b), int64(len(b)))
+		if err == nil {
+			answers(t, s, "a", "b", "c")
+			err = s.Verify()
 		}
-		for i := range state {
-			check(fmt.Sprint("cut at ", i), state[:i])
-			for bit := range 8 {
-				c := bytes.Clone(state)
-				c[i] ^= 1 << bit
-				check(fmt.Sprintf("bit %d of byte %d", bit, i), c)
-			}
+		if !badState(err) {
+			t.Fatalf("%s: %v", what, err)
 		}
-		check("one byte more", append(bytes.Clone(state), 0))
-		// A size that is not that of the bytes.
-		_, err := kv.OpenState(bytes.NewReader(state), int64(len(state)+1))
-		want(t, "a larger size", err, messages.ErrMalformed)
-		_, err = kv.OpenState(bytes.NewReader(state), -1)
-		want(t, "a negative size", err, messages.ErrMalformed)
 	}
+	for i := range state {
+		check(fmt.Sprint("cut at ", i), state[:i])
+		for bit := range 8 {
+			c := bytes.Clone(state)
+			c[i] ^= 1 << bit
+			check(fmt.Sprintf("bit %d of byte %d", bit, i), c)
+		}
+	}
+	check("one byte more", append(bytes.Clone(state), 0))
+	// A size that is not that of the bytes.
+	_, err := kv.OpenState(bytes.NewReader(state), int64(len(state)+1))
+	want(t, "a larger size", err, messages.ErrMalformed)
+	_, err = kv.OpenState(bytes.NewReader(state), -1)
+	want(t, "a negative size", err, messages.ErrMalformed)
 }
 
 // tree is a stream with a sparse index of two levels, by hand: pairs a and b, a
@@ -324,9 +274,9 @@ type tree struct {
 }
 
 const (
-	treePair       = 5          // bytes of each pair
+	treePair       = 6          // bytes of each pair
 	treeA          = 12         // where pairs and pages are
-	treeFirst      = treeA + 10 // after two pairs
+	treeFirst      = treeA + 12 // after two pairs
 	treeC          = treeFirst + treeLeaf
 	treeSecond     = treeC + treePair
 	treeRoot       = treeSecond + treeLeaf
@@ -351,8 +301,8 @@ func newTree() tree {
 }
 
 func (tr tree) stream() []byte {
-	b := append([]byte("BLSTKVST"), 2, 0, 0, 0)
-	pair := func(key string) { b = append(b, 2, 1, key[0], 1, '=') }
+	b := append([]byte("BLSTKVST"), 3, 0, 0, 0)
+	pair := func(key string) { b = append(b, 2, 1, key[0], 1, 1, '=') }
 	pair("a")
 	pair("b")
 	b = append(b, tr.first...)
@@ -365,7 +315,7 @@ func (tr tree) stream() []byte {
 	b = append(b, tr.root...)
 	end := uint64(len(b))
 	b = append(b, 3)
-	for _, n := range []uint64{3, 6, root, end} {
+	for _, n := range []uint64{3, 6, 1, root, end} {
 		b = binary.LittleEndian.AppendUint64(b, n)
 	}
 	return reseal(append(b, make([]byte, 8)...))
@@ -380,8 +330,8 @@ func TestHostileTree(t *testing.T) {
 			return "", false, err
 		}
 		for _, key := range []string{"a", "b", "c", "d"} {
-			value, ok, e := s.Get([]byte(key))
-			if ok {
+			value, version, e := s.Get([]byte(key))
+			if version > 0 {
 				found += key + string(value)
 			}
 			err = errors.Join(err, e)
@@ -442,9 +392,11 @@ func TestRecordsThatDoNotFit(t *testing.T) {
 		value byte
 		get   string
 	}{
-		"a value that reaches into a page":      {treeA + treePair + 3, 2, "b"},
-		"a value that reaches beyond the end":   {treeC + 3, 100, "c"},
-		"a value with a long length":            {treeC + 3, 0xff, "c"},
+		"a value that reaches into a page":      {treeA + treePair + 4, 2, "b"},
+		"a value that reaches beyond the end":   {treeC + 4, 100, "c"},
+		"a value with a long length":            {treeC + 4, 0xff, "c"},
+		"a version of zero":                     {treeC + 3, 0, "c"},
+		"a version that is cut short":           {treeC + 3, 0x80, "c"},
 		"a key that reaches beyond the block":   {treeC + 1, 100, "c"},
 		"a key twice":                           {treeA + treePair + 2, 'a', "b"},
 		"root: an empty key":                    {treeA + treePair + 1, 0, "b"},
@@ -469,15 +421,15 @@ func TestRecordsThatDoNotFit(t *testing.T) {
 	}
 	// Definitions.
 	for _, names := range []string{"xy", "yx", "xx"} {
-		b := append([]byte("BLSTKVST"), 2, 0, 0, 0)
+		b := append([]byte("BLSTKVST"), 3, 0, 0, 0)
 		for _, name := range names {
 			b = append(b, 1, 1, byte(name), 12)
-			b = append(b, `{"path":"p"}`...)
+			b = append(b, `{"func":"f"}`...)
 		}
 		end := len(b)
 		b = append(b, 3)
 		b = append(b, make([]byte, trailerBytes-1)...)
-		binary.LittleEndian.PutUint64(b[end+25:], uint64(end))
+		binary.LittleEndian.PutUint64(b[end+33:], uint64(end))
 		sealTrailer(b)
 		s := openState(t, b)
 		defs, err := s.Indexes()
@@ -502,7 +454,7 @@ func TestTrailerMustBeTrue(t *testing.T) {
 		target error
 	}{
 		"pairs": {0, messages.ErrMalformed}, "bytes": {8, messages.ErrMalformed},
-		"root": {16, messages.ErrCorrupt}, "offset": {24, messages.ErrMalformed},
+		"revision": {16, messages.ErrMalformed}, "root": {24, messages.ErrCorrupt}, "offset": {32, messages.ErrMalformed},
 	} {
 		b := bytes.Clone(state)
 		b[len(b)-fields+c.at]--
@@ -618,9 +570,9 @@ func TestStateIsConcurrent(t *testing.T) {
 	for n := range 4 {
 		wg.Go(func() {
 			for i := n; i < len(pairs); i += 7 {
-				value, found, err := s.Get(pairs[i].Key)
-				if err != nil || !found || !bytes.Equal(value, pairs[i].Value) {
-					t.Error(i, found, err)
+				value, version, err := s.Get(pairs[i].Key)
+				if err != nil || version != pairs[i].Version || !bytes.Equal(value, pairs[i].Value) {
+					t.Error(i, version, err)
 					return
 				}
 			}

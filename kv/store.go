@@ -37,13 +37,16 @@ type Store interface {
 
 	// Applied returns the index and term up to which a group was applied.
 	Applied(group uint64) (index, term uint64)
+	// Revision returns the version of a group's latest change.
+	Revision(group uint64) uint64
 	// Groups lists the groups that have data or an applied index, in order.
 	Groups() []uint64
 	// Keys returns the number of a group's keys.
 	Keys(group uint64) int
 
-	Get(group uint64, key []byte) (value []byte, found bool, err error)
-	MultiGet(group uint64, keys [][]byte) (values [][]byte, err error)
+	// Get and MultiGet return versions of zero for keys that do not exist.
+	Get(group uint64, key []byte) (value []byte, version uint64, err error)
+	MultiGet(group uint64, keys [][]byte) (values [][]byte, versions []uint64, err error)
 	Scan(q messages.Scan) (pairs []messages.Pair, next []byte, err error)
 	Query(q messages.QueryIndex) (pairs []messages.Pair, next []byte, err error)
 	Count(q messages.QueryIndex) (n int, next []byte, err error)
@@ -78,6 +81,8 @@ type View interface {
 	io.Reader
 	// Index and Term of the last entry that the view includes.
 	Index() (index, term uint64)
+	// Revision is the version of the latest change that the view includes.
+	Revision() uint64
 	Close() error
 }
 

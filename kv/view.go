@@ -19,6 +19,7 @@ type view struct {
 	store       *DB
 	group       *machine
 	index, term uint64
+	revision    uint64
 	indexes     []index
 
 	// reading is held by Read and Close, before DB.mu.
@@ -59,7 +60,7 @@ func (s *DB) OpenView(group uint64) (View, error) {
 		g = newGroup(group)
 		s.groups[group] = g
 	}
-	v := &view{store: s, group: g, index: g.index, term: g.term, indexes: g.indexes, next: g.data, upper: successor(g.data)}
+	v := &view{store: s, group: g, index: g.index, term: g.term, revision: g.revision, indexes: g.indexes, next: g.data, upper: successor(g.data)}
 	v.out.begin()
 	for _, x := range v.indexes {
 		v.out.definition(x.IndexDefinition)
@@ -92,6 +93,9 @@ func live(views []*view) []*view {
 // Index returns the index and term of the last entry that the view includes.
 func (v *view) Index() (index, term uint64) { return v.index, v.term }
 
+// Revision is the version of the latest change that the view includes.
+func (v *view) Revision() uint64 { return v.revision }
+
 // Read yields the state stream. It is io.EOF after the end record, ErrExpired
 // if the view was given up, ErrStopped if the store was closed.
 func (v *view) Read(p []byte) (n int, err error) {
@@ -120,9 +124,10 @@ func (v *view) fill() error {
 			return v.expired
 		}
 		last, steps, full := "", 0, false
-		emit := func(key, value string, existed bool) {
+		emit := func(key, stored string, existed bool) {
 			if existed {
-				v.out.pair(key[len(v.group.data):], value)
+				version, value := valueOf(stored)
+				v.out.pair(key[len(v.group.data):], version, value)
 			}
 			last = key
 			steps++
@@ -149,7 +154,7 @@ func (v *view) fill() error {
 		}
 		if !full {
 			v.next = v.upper
-			v.out.end()
+			v.out.end(v.revision)
 		} else {
 			v.next = last + "\x00"
 		}
@@ -175,7 +180,7 @@ func (v *view) Close() error {
 	}
 	g := v.group
 	g.views = live(g.views)
-	if s.groups[g.id] == g && len(g.views) == 0 && g.keys == 0 && g.index == 0 && len(g.indexes) == 0 {
+	if s.groups[g.id] == g && len(g.views) == 0 && g.keys == 0 && g.revision == 0 && len(g.indexes) == 0 {
 		delete(s.groups, g.id) // it was there for views alone
 	}
 	return nil

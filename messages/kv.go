@@ -1,9 +1,23 @@
 package messages
 
+import "fmt"
+
 // Pair is a key and its value.
 type Pair struct {
 	Key, Value []byte
+	// Version at which the pair was last written: the revision of its group
+	// that the change brought about.
+	Version uint64
 }
+
+// String is for people: key, version and value.
+func (p Pair) String() string { return fmt.Sprintf("%q@%d=%q", p.Key, p.Version, p.Value) }
+
+// Every group has a revision, which every change raises. That of an entry that
+// is applied is its index, or one more than the revision before if that is more;
+// that of a direct write is one more than the one before. So where a log alone
+// drives the data, the version of a pair is the index of the entry that wrote it,
+// and the same on every replica.
 
 // Apply carries out the operations in committed entries, in order. It is
 // idempotent by index: entries at or below the applied index are stepped over.
@@ -40,7 +54,9 @@ type Got struct {
 	Tag, Group uint64
 	Value      []byte
 	Found      bool
-	Err        error
+	// Version at which it was written; zero if not Found.
+	Version uint64
+	Err     error
 }
 
 // MultiGet asks for several values, read at one point in time.
@@ -50,10 +66,11 @@ type MultiGet struct {
 }
 
 // MultiGot answers MultiGet, in the order of the keys. The value of a key that
-// does not exist is nil; that of an empty value is not.
+// does not exist is nil, and its version zero; that of an empty value is not.
 type MultiGot struct {
 	Tag, Group uint64
 	Values     [][]byte
+	Versions   []uint64
 	Err        error
 }
 
@@ -70,7 +87,9 @@ type Put struct {
 type PutDone struct {
 	Tag, Group uint64
 	Existed    bool
-	Err        error
+	// Version that the pair has now.
+	Version uint64
+	Err     error
 }
 
 // Delete removes a key directly, where no log drives the data.
@@ -85,7 +104,9 @@ type Delete struct {
 type Deleted struct {
 	Tag, Group uint64
 	Existed    bool
-	Err        error
+	// Version is the revision at which the key went, zero if it did not exist.
+	Version uint64
+	Err     error
 }
 
 // CompareAndSwap sets a key directly if its value is Expect; a nil Expect
@@ -103,7 +124,9 @@ type CompareAndSwap struct {
 type ComparedAndSwapped struct {
 	Tag, Group uint64
 	Swapped    bool
-	Err        error
+	// Version that the pair has now, zero if not Swapped.
+	Version uint64
+	Err     error
 }
 
 // Scan asks for keys in order, at one point in time: those with Prefix, or
@@ -236,6 +259,8 @@ type ReadApplied struct {
 type AppliedRead struct {
 	Tag, Group  uint64
 	Index, Term uint64
+	// Revision is the version of the latest change.
+	Revision uint64
 	// Keys is the number of keys, without the reserved ones.
 	Keys int
 	Err  error
@@ -255,7 +280,9 @@ type ViewOpened struct {
 	View uint64
 	// Index and Term of the last entry that the view includes.
 	Index, Term uint64
-	Err         error
+	// Revision is the version of the latest change that the view includes.
+	Revision uint64
+	Err      error
 }
 
 // ExportChunk asks for the next piece of a view in the export format of

@@ -89,6 +89,9 @@ type Result struct {
 	Existed bool
 	// Swapped: OpCompareAndSwap found what it expected and wrote.
 	Swapped bool
+	// Version is the revision that the operation has brought about, which is
+	// that of the pair it wrote. Zero if it changed nothing.
+	Version uint64
 	// Err says why the operation changed nothing: ErrNotJSON, ErrTooLarge,
 	// ErrInvalid, ErrMalformed (the entry's Data is not an operation),
 	// ErrNotUnique (a *NotUniqueError), ErrConflict (the index exists with

@@ -25,8 +25,7 @@ a newline after it; a key that does not exist is an error (exit code 1). A range
 is printed as 'ballast scan' does. With -v it is told how much was read.
 
 The snapshot must hold application data with an index of its keys, as services
-write it. Of other snapshots, and of those of version 1, which has no such index,
-nothing can be read in this way.
+write it. Of other snapshots nothing can be read in this way.
 
 -json prints for a KEY one object with the key, the value and what was read,
   "read":{"state_bytes","blocks","of_blocks"}
@@ -156,8 +155,6 @@ func (a *app) getFromSnapshot(ctx context.Context, c *cli.Command, s *snapshotFi
 		return fmt.Errorf("snapshot %s does not hold application data of Ballast: %w", id, err)
 	case err != nil:
 		return err
-	case state.Stats().Version < 2:
-		return fmt.Errorf("snapshot %s holds application data of version %d, which has no index of its keys; 'ballast restore' it, or take a new one", id, state.Stats().Version)
 	}
 	if want.key != nil {
 		err = a.getKey(c, state, want.key, counted, d.Blocks)
@@ -214,11 +211,11 @@ func (r *countedReader) read(of int64) readOutput {
 }
 
 func (a *app) getKey(c *cli.Command, state *kv.State, key []byte, counted *countedReader, blocks int64) error {
-	value, found, err := state.Get(key)
+	value, version, err := state.Get(key)
 	switch {
 	case err != nil:
 		return err
-	case !found:
+	case version == 0:
 		return fmt.Errorf("there is no key %s", printable(key))
 	case c.Bool("json") && c.Bool("hex"):
 		return json.NewEncoder(a.out).Encode(struct {

@@ -4,11 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestSnapshotGet reads keys and ranges, and little else.
@@ -71,22 +68,13 @@ func TestSnapshotGet(t *testing.T) {
 		t.Errorf("in JSON: %s", out)
 	}
 
-	first, err := os.ReadFile(filepath.Join("..", "..", "..", "kv", "testdata", "state-1"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	keep(t, dir, 1, 1, time.Now(), nil, first)
 	for _, c := range []struct{ args, want string }{
 		{"get DIR latest nope", "there is no key nope"},
 		{"get DIR latest -group 7 k", "does not hold application data"},
-		{"get DIR latest -group 1 k", "application data of version 1, which has no index"},
 	} {
 		if o := ballast(t, append([]string{"snapshot"}, strings.Fields(strings.ReplaceAll(c.args, "DIR", dir))...)...); o.code != exitFailed || !strings.Contains(o.err, c.want) || o.out != "" {
 			t.Errorf("%s: exit code %d, want 1 and %q", c.args, o.code, c.want)
 		}
-	}
-	if out := must(t, "snapshot", "show", dir, "latest", "-group", "1"); !strings.Contains(out, "application data, version 1, ") {
-		t.Error("show does not tell the version")
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	cancel(errInterrupted)

@@ -290,7 +290,7 @@ type showOutput struct {
 type stateOutput struct {
 	Version int   `json:"version"`
 	Keys    int64 `json:"keys"`
-	// Bytes of keys and values; -1 in version 1, which does not say.
+	// Bytes of keys and values.
 	Bytes int64 `json:"bytes"`
 }
 
@@ -312,10 +312,7 @@ func (a *app) showSnapshot(s *snapshotFiles, id string, asJSON bool) error {
 		return json.NewEncoder(a.out).Encode(o)
 	}
 	holds := "not application data of Ballast"
-	switch {
-	case o.Data != nil && o.Data.Bytes < 0:
-		holds = fmt.Sprintf("application data, version %d, %s", o.Data.Version, plural(o.Data.Keys, "key"))
-	case o.Data != nil:
+	if o.Data != nil {
 		holds = fmt.Sprintf("application data, version %d, %s, %s of keys and values", o.Data.Version, plural(o.Data.Keys, "key"), bytesText(o.Data.Bytes))
 	}
 	saved := "empty"
