@@ -10,12 +10,9 @@ import (
 	"github.com/tidwall/buntdb"
 )
 
-// The bounds of one slice of building an index or of removing the entries of
-// one that is gone: what writers wait for.
-const (
-	indexSliceKeys  = 128
-	indexSliceBytes = 128 << 10
-)
+// indexSliceBytes bounds what one slice of building an index reads and writes,
+// and what one of removing entries removes.
+const indexSliceBytes = 128 << 10
 
 // prepared is a unique index that is built before the operation that creates it
 // can be carried out. It is no index yet: if anything else happens to the group,
@@ -35,7 +32,7 @@ func (b *batch) fill(x *index, all bool) (err error) {
 	b.walk(from, successor(b.group.data+x.Prefix), func(stored, set string) bool {
 		_, text := valueOf(set)
 		key := stored[len(b.group.data):]
-		if !all && (n >= indexSliceKeys || bytes >= indexSliceBytes) {
+		if !all && (n >= b.slice || bytes >= indexSliceBytes) {
 			next = key
 			return false
 		}
@@ -127,7 +124,7 @@ func (b *batch) clear(entries string) {
 		b.remove(key, "", true)
 		n++
 		bytes += len(key)
-		return n < 4*indexSliceKeys && bytes < indexSliceBytes
+		return n < 4*b.slice && bytes < indexSliceBytes
 	})
 }
 

@@ -60,10 +60,11 @@ type batch struct {
 	claims   map[string]string
 	numbers  uint64
 	prepared *prepared
+	slice    int // of building an index, in pairs
 }
 
 func (s *DB) newBatch(g *machine) *batch {
-	return &batch{group: g, indexes: g.indexes, revision: g.revision, changes: map[string]*change{}, claims: map[string]string{}, numbers: g.numbers}
+	return &batch{group: g, indexes: g.indexes, revision: g.revision, changes: map[string]*change{}, claims: map[string]string{}, numbers: g.numbers, slice: int(s.opt.IndexSliceKeys)}
 }
 
 // lookup returns the value of a stored key as the batch has left it.

@@ -93,8 +93,8 @@ func (im *importer) index(key, text string) error {
 		if entries, err = x.appendEntries(entries[:0], key, &v); err != nil {
 			x.skipped++
 		}
-		im.entries[x.number] += len(entries)
 		for _, e := range entries {
+			im.entries[x.number]++
 			if err := im.draft.set(e.key, ""); err != nil {
 				return err
 			}

@@ -63,17 +63,17 @@ type IndexField struct {
 	// and \ before a character that would mean something else, for example
 	// "owner.name". It is the plain part of gjson's syntax. Of several equal
 	// names in a document the first counts.
-	Path string
+	Path string `json:"path"`
 	// Type is what the scalar must be.
-	Type IndexType
+	Type IndexType `json:"type,omitempty"`
 	// Descending turns the order of this field around: larger values come
 	// first, and missing last.
-	Descending bool
+	Descending bool `json:"descending,omitempty"`
 	// Fold compares strings without regard to case: the letters of ASCII,
 	// Latin-1, Latin Extended-A, Greek, Cyrillic and Armenian, one for one, as
 	// in Unicode's simple case folding. The table is the project's own, since
 	// that of package unicode changes with the version of Go.
-	Fold bool
+	Fold bool `json:"fold,omitempty"`
 }
 
 // IndexType restricts a field to scalars of one type.

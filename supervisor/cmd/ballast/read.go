@@ -224,16 +224,19 @@ func (a *app) printPair(c *cli.Command, p messages.Pair) (err error) {
 
 // indexOutput is an index in JSON.
 type indexOutput struct {
-	Name       string          `json:"name"`
-	Definition json.RawMessage `json:"definition"`
-	Building   bool            `json:"building"`
-	Examined   int             `json:"examined,omitempty"`
-	Entries    int             `json:"entries"`
-	Skipped    int             `json:"skipped,omitempty"`
+	Name     string                `json:"name"`
+	Prefix   string                `json:"prefix"`
+	Fields   []messages.IndexField `json:"fields,omitempty"`
+	Func     string                `json:"func,omitempty"`
+	Unique   bool                  `json:"unique,omitempty"`
+	Building bool                  `json:"building,omitempty"`
+	Examined int                   `json:"examined,omitempty"`
+	Entries  int                   `json:"entries"`
+	Skipped  int                   `json:"skipped,omitempty"`
 }
 
 func indexJSON(x messages.IndexStatus) indexOutput {
-	return indexOutput{x.Name, x.Encode(nil), x.Building, x.Examined, x.Entries, x.Skipped}
+	return indexOutput{x.Name, x.Prefix, x.Fields, x.Func, x.Unique, x.Building, x.Examined, x.Entries, x.Skipped}
 }
 
 // describeIndex says what an index is made of, and what is odd about it.
