@@ -127,6 +127,19 @@ func (x *index) resume(s span, q messages.QueryIndex, query [][]byte) (span, err
 	return s, nil
 }
 
+// identity is what makes two queries the same, on every replica.
+func (x *index) identity(q messages.QueryIndex) [][]byte {
+	query := [][]byte{[]byte(spacePrefix(indexSpace, q.Group)), []byte(x.Name), x.Encode(nil), []byte(q.Equal), []byte(q.Prefix), []byte(q.Min), []byte(q.Max)}
+	for _, exclusive := range []bool{q.MinExclusive, q.MaxExclusive} {
+		if exclusive {
+			query = append(query, []byte{1})
+		} else {
+			query = append(query, nil)
+		}
+	}
+	return query
+}
+
 // each calls fn for the entries of a query, without their prefix, in order until
 // it returns false, and then tells how a cursor of the query is made.
 func (x *index) each(tx *buntdb.Tx, q messages.QueryIndex, fn func(entry, key string) bool) (cursor func(at string) []byte, err error) {
@@ -137,14 +150,7 @@ func (x *index) each(tx *buntdb.Tx, q messages.QueryIndex, fn func(entry, key st
 	if err != nil {
 		return nil, err
 	}
-	query := [][]byte{[]byte(spacePrefix(indexSpace, q.Group)), []byte(x.Name), x.Encode(nil), []byte(q.Equal), []byte(q.Prefix), []byte(q.Min), []byte(q.Max)}
-	for _, exclusive := range []bool{q.MinExclusive, q.MaxExclusive} {
-		if exclusive {
-			query = append(query, []byte{1})
-		} else {
-			query = append(query, nil)
-		}
-	}
+	query := x.identity(q)
 	if len(q.Cursor) > 0 {
 		if s, err = x.resume(s, q, query); err != nil {
 			return nil, err
