@@ -38,6 +38,9 @@ type KVConfig struct {
 // QueryIndex, ReadApplied, ListGroups, OpenView, ExportChunk, CloseView, BeginImport,
 // ImportChunk, FinishImport and AbortImport.
 //
+// Indexes are built, and removed, in the background. While one that is unique is
+// built, what would change its group waits, and nobody else.
+//
 // Direct writes are committed in groups: those that arrive while a sync is
 // under way share the next one, and a read that would see a write whose sync is
 // under way waits for it, so that nobody sees what a crash could take back.

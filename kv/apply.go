@@ -65,7 +65,7 @@ func (s *DB) Apply(group uint64, entries []messages.Entry) ([]messages.Result, e
 				if _, first := NeedsPreparation(entries[next]); next > done && (first || b.bytes >= s.opt.CommitBytes) {
 					break
 				}
-				results[next] = b.apply(s, entries[next])
+				results[next] = b.apply(entries[next])
 				next++
 			}
 			return nil
@@ -85,7 +85,7 @@ func (s *DB) Apply(group uint64, entries []messages.Entry) ([]messages.Result, e
 // apply carries out an entry. Its revision is its index, unless direct writes have
 // gone beyond that; also if it changes nothing, so that it does not depend on how
 // entries come together.
-func (b *batch) apply(s *DB, e messages.Entry) messages.Result {
+func (b *batch) apply(e messages.Entry) messages.Result {
 	b.revision = max(e.Index, b.revision+1)
 	if e.Type != messages.EntryNormal || len(e.Data) == 0 {
 		return messages.Result{}
@@ -94,7 +94,7 @@ func (b *batch) apply(s *DB, e messages.Entry) messages.Result {
 	if err != nil {
 		return messages.Result{Err: fmt.Errorf("kv: %w", err)}
 	}
-	return b.run(s, op)
+	return b.run(op)
 }
 
 // Applied returns the index and term up to which a group was applied.

@@ -25,14 +25,14 @@ type prepared struct {
 // fill adds pairs to an index that is being built, in the order of their keys:
 // those of a slice, or all. After a duplicate it has done nothing.
 func (b *batch) fill(x *index, all bool) (err error) {
-	n, bytes := 0, 0
+	n, bytes, slice := 0, 0, int(b.store.opt.IndexSliceKeys)
 	next, skipped := "", x.skipped
 	var sets, entries []entry
 	from := b.group.data + max(x.Prefix, x.next)
 	b.walk(from, successor(b.group.data+x.Prefix), func(stored, set string) bool {
 		_, text := valueOf(set)
 		key := stored[len(b.group.data):]
-		if !all && (n >= b.slice || bytes >= indexSliceBytes) {
+		if !all && (n >= slice || bytes >= indexSliceBytes) {
 			next = key
 			return false
 		}
@@ -74,7 +74,7 @@ func (b *batch) newNumber() uint64 {
 // createIndex adds an index over the data as the batch sees it. The first slice
 // is built at once and the rest by MaintainIndexes, unless it must be unique:
 // then there is an index only when it is whole.
-func (b *batch) createIndex(s *DB, def messages.IndexDefinition) messages.Result {
+func (b *batch) createIndex(def messages.IndexDefinition) messages.Result {
 	at, found := findIndex(b.indexes, def.Name)
 	if found {
 		if b.indexes[at].Equal(def) {
@@ -87,7 +87,7 @@ func (b *batch) createIndex(s *DB, def messages.IndexDefinition) messages.Result
 	if p := b.group.prepared; p.ready(def) && len(b.changes) == 0 {
 		x, err = p.index, p.err
 	} else {
-		if x, err = s.newIndex(b.group.id, b.newNumber(), def); err != nil {
+		if x, err = b.store.newIndex(b.group.id, b.newNumber(), def); err != nil {
 			return messages.Result{Err: fmt.Errorf("kv: create index: %w: %w", messages.ErrInvalid, err)}
 		}
 		err = b.fill(&x, def.Unique)
@@ -95,7 +95,7 @@ func (b *batch) createIndex(s *DB, def messages.IndexDefinition) messages.Result
 	if err != nil {
 		return messages.Result{Err: fmt.Errorf("kv: create index: %w", err)}
 	}
-	b.store(&x)
+	b.record(&x)
 	b.indexes = slices.Insert(slices.Clone(b.indexes), at, x)
 	return messages.Result{Version: b.revision}
 }
@@ -116,12 +116,12 @@ func (b *batch) dropIndex(name string) messages.Result {
 
 // clear removes a slice of the entries that begin with a prefix.
 func (b *batch) clear(entries string) {
-	n, bytes := 0, 0
+	n, bytes, slice := 0, 0, 4*int(b.store.opt.IndexSliceKeys)
 	b.walk(entries, successor(entries), func(key, _ string) bool {
 		b.remove(key, "", true)
 		n++
 		bytes += len(key)
-		return n < 4*b.slice && bytes < indexSliceBytes
+		return n < slice && bytes < indexSliceBytes
 	})
 }
 
@@ -245,7 +245,7 @@ func (s *DB) maintainIndexes() error {
 				b.indexes = slices.Clone(b.indexes)
 				x := &b.indexes[i]
 				err := b.fill(x, false)
-				b.store(x)
+				b.record(x)
 				return err
 			}
 		}

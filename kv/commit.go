@@ -47,6 +47,7 @@ type change struct {
 // batch works out what operations do, without touching the store, so that
 // nothing can fail in the middle of buntdb's transaction.
 type batch struct {
+	store   *DB
 	tx      *buntdb.Tx
 	group   *machine
 	indexes []index
@@ -60,11 +61,10 @@ type batch struct {
 	claims   map[string]string
 	numbers  uint64
 	prepared *prepared
-	slice    int // of building an index, in pairs
 }
 
 func (s *DB) newBatch(g *machine) *batch {
-	return &batch{group: g, indexes: g.indexes, revision: g.revision, changes: map[string]*change{}, claims: map[string]string{}, numbers: g.numbers, slice: int(s.opt.IndexSliceKeys)}
+	return &batch{store: s, group: g, indexes: g.indexes, revision: g.revision, changes: map[string]*change{}, claims: map[string]string{}, numbers: g.numbers}
 }
 
 // lookup returns the value of a stored key as the batch has left it.
@@ -100,13 +100,13 @@ func (b *batch) remove(key, prior string, had bool) {
 }
 
 // run carries out one operation.
-func (b *batch) run(s *DB, op messages.Operation) messages.Result {
+func (b *batch) run(op messages.Operation) messages.Result {
 	if err := op.Validate(); err != nil {
 		return messages.Result{Err: fmt.Errorf("kv: %w", err)}
 	}
 	switch op.Kind {
 	case messages.OpCreateIndex:
-		return b.createIndex(s, op.Index)
+		return b.createIndex(op.Index)
 	case messages.OpDropIndex:
 		return b.dropIndex(op.Index.Name)
 	}
@@ -181,7 +181,7 @@ func (s *DB) Write(group uint64, ops []messages.Operation) ([]messages.Result, e
 		b.tx = tx
 		for i, op := range ops {
 			b.revision++
-			if results[i] = b.run(s, op); results[i].Version == 0 {
+			if results[i] = b.run(op); results[i].Version == 0 {
 				b.revision-- // it has changed nothing
 			}
 		}

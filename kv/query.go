@@ -108,8 +108,8 @@ func (x *index) prefix(b string, n int, text string) (string, error) {
 }
 
 // resume moves the beginning of a span to where a cursor says.
-func (x *index) resume(s span, q messages.QueryIndex, query [][]byte) (span, error) {
-	at, err := decodeCursor(q.Cursor, queryCursor, query, q.Reverse)
+func (x *index) resume(s span, q messages.QueryIndex) (span, error) {
+	at, err := decodeCursor(q.Cursor, queryCursor, x.identity(q), q.Reverse)
 	if err != nil {
 		return s, err
 	}
@@ -150,9 +150,8 @@ func (x *index) each(tx *buntdb.Tx, q messages.QueryIndex, fn func(entry, key st
 	if err != nil {
 		return nil, err
 	}
-	query := x.identity(q)
 	if len(q.Cursor) > 0 {
-		if s, err = x.resume(s, q, query); err != nil {
+		if s, err = x.resume(s, q); err != nil {
 			return nil, err
 		}
 	}
@@ -165,7 +164,7 @@ func (x *index) each(tx *buntdb.Tx, q messages.QueryIndex, fn func(entry, key st
 		}
 		return ok && fn(entry, key)
 	})
-	return func(at string) []byte { return encodeCursor(queryCursor, at, query, q.Reverse) }, bad
+	return func(at string) []byte { return encodeCursor(queryCursor, at, x.identity(q), q.Reverse) }, bad
 }
 
 // query runs fn with the index of a query.

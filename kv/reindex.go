@@ -83,7 +83,7 @@ func (b *batch) reindex(key string, old, new *string) error {
 		b.indexes = slices.Clone(b.indexes)
 		for _, i := range u.freed {
 			b.indexes[i].skipped -= min(1, b.indexes[i].skipped)
-			b.store(&b.indexes[i])
+			b.record(&b.indexes[i])
 		}
 	}
 	return nil
@@ -132,8 +132,8 @@ func (b *batch) claim(e entry, key string) {
 	}
 }
 
-// store records the state of an index.
-func (b *batch) store(x *index) {
+// record notes the state of an index.
+func (b *batch) record(x *index) {
 	stored := b.group.definitions + x.Name
 	old, had := b.lookup(stored)
 	b.set(stored, x.stored(), old, had)
