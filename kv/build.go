@@ -260,6 +260,12 @@ func (s *DB) maintainIndexes() error {
 	if err != nil {
 		return err
 	}
+	if len(b.changes) == 0 { // nothing was due after all; the caller must not come back for ever
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.due, g.id)
+		return nil
+	}
 	b.prepared = g.prepared // the data has not changed
 	return s.commit(b, g.index, g.term)
 }

@@ -6,13 +6,13 @@ import (
 	"path/filepath"
 	"runtime"
 	"sort"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/ballast-raft/ballast/kv"
 	"github.com/ballast-raft/ballast/messages"
 	"github.com/tidwall/buntdb"
+	"golang.org/x/sys/unix"
 )
 
 // The baseline of these is what buntdb has itself: IndexJSON, which holds the
@@ -64,20 +64,18 @@ func fillIndexed(b *testing.B, db *kv.DB, bunt *buntdb.DB) {
 
 // cpuTime is what the process, or the thread alone, has used of the processor:
 // on a machine with other work it says more than the clock.
-func cpuTime(b *testing.B, who int) time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(who, &u); err != nil {
+func cpuTime(b *testing.B, clock int32) time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(clock, &t); err != nil {
 		b.Fatal(err)
 	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	return time.Duration(t.Nano())
 }
-
-const ofThread = 1 // RUSAGE_THREAD
 
 // measured reports the processor time of an operation.
 func measured(b *testing.B, began time.Duration, ops int) {
 	reportOps(b, ops)
-	b.ReportMetric(float64((cpuTime(b, syscall.RUSAGE_SELF)-began).Nanoseconds())/1e3/float64(ops), "cpu-µs/op")
+	b.ReportMetric(float64((cpuTime(b, unix.CLOCK_PROCESS_CPUTIME_ID)-began).Nanoseconds())/1e3/float64(ops), "cpu-µs/op")
 }
 
 func openBench(b *testing.B, dir string) *kv.DB {
@@ -100,7 +98,7 @@ func BenchmarkIndexedWrite(b *testing.B) {
 			fillIndexed(b, db, nil)
 			r := rand.New(rand.NewPCG(1, 1))
 			count := 0
-			began := cpuTime(b, syscall.RUSAGE_SELF)
+			began := cpuTime(b, unix.CLOCK_PROCESS_CPUTIME_ID)
 			b.ReportAllocs()
 			for b.Loop() {
 				ops := make([]messages.Operation, batch)
@@ -118,7 +116,7 @@ func BenchmarkIndexedWrite(b *testing.B) {
 			fillIndexed(b, nil, db)
 			r := rand.New(rand.NewPCG(1, 1))
 			count := 0
-			began := cpuTime(b, syscall.RUSAGE_SELF)
+			began := cpuTime(b, unix.CLOCK_PROCESS_CPUTIME_ID)
 			b.ReportAllocs()
 			for b.Loop() {
 				if err := db.Update(func(tx *buntdb.Tx) error {
@@ -152,10 +150,10 @@ func BenchmarkIndexedOpen(b *testing.B) {
 				if err := db.Close(); err != nil {
 					b.Fatal(err)
 				}
-				opening -= cpuTime(b, syscall.RUSAGE_SELF)
+				opening -= cpuTime(b, unix.CLOCK_PROCESS_CPUTIME_ID)
 				b.StartTimer()
 				db = openBench(b, dir)
-				opening += cpuTime(b, syscall.RUSAGE_SELF)
+				opening += cpuTime(b, unix.CLOCK_PROCESS_CPUTIME_ID)
 			}
 			b.ReportMetric(opening.Seconds()*1e3/float64(b.N), "cpu-ms/op")
 			if err := db.Close(); err != nil {
@@ -175,13 +173,13 @@ func BenchmarkIndexedOpen(b *testing.B) {
 				if err := db.Close(); err != nil {
 					b.Fatal(err)
 				}
-				opening -= cpuTime(b, syscall.RUSAGE_SELF)
+				opening -= cpuTime(b, unix.CLOCK_PROCESS_CPUTIME_ID)
 				b.StartTimer()
 				if db, err = buntdb.Open(path); err != nil {
 					b.Fatal(err)
 				}
 				indexBunt(b, db, n)
-				opening += cpuTime(b, syscall.RUSAGE_SELF)
+				opening += cpuTime(b, unix.CLOCK_PROCESS_CPUTIME_ID)
 			}
 			b.ReportMetric(opening.Seconds()*1e3/float64(b.N), "cpu-ms/op")
 			if err := db.Close(); err != nil {
@@ -204,13 +202,13 @@ func BenchmarkIndexBuild(b *testing.B) {
 			var slices []time.Duration
 			var building time.Duration
 			for b.Loop() {
-				building -= cpuTime(b, syscall.RUSAGE_SELF)
+				building -= cpuTime(b, unix.CLOCK_PROCESS_CPUTIME_ID)
 				slice := func(f func() error) {
-					began := cpuTime(b, ofThread)
+					began := cpuTime(b, unix.CLOCK_THREAD_CPUTIME_ID)
 					if err := f(); err != nil {
 						b.Fatal(err)
 					}
-					slices = append(slices, cpuTime(b, ofThread)-began)
+					slices = append(slices, cpuTime(b, unix.CLOCK_THREAD_CPUTIME_ID)-began)
 				}
 				for ready := false; !ready; {
 					slice(func() (err error) {
@@ -222,7 +220,7 @@ func BenchmarkIndexBuild(b *testing.B) {
 				for db.IndexesDue() {
 					slice(db.MaintainIndexes)
 				}
-				building += cpuTime(b, syscall.RUSAGE_SELF)
+				building += cpuTime(b, unix.CLOCK_PROCESS_CPUTIME_ID)
 				b.StopTimer()
 				mustWrite(b, db, 0, messages.DropIndexOperation("name"))
 				for db.IndexesDue() {
@@ -230,7 +228,7 @@ func BenchmarkIndexBuild(b *testing.B) {
 				}
 				b.StartTimer()
 			}
-			measured(b, cpuTime(b, syscall.RUSAGE_SELF)-building, b.N*indexBenchKeys)
+			measured(b, cpuTime(b, unix.CLOCK_PROCESS_CPUTIME_ID)-building, b.N*indexBenchKeys)
 			sort.Slice(slices, func(i, j int) bool { return slices[i] < slices[j] })
 			b.ReportMetric(slices[len(slices)/2].Seconds()*1e3, "slice-p50-cpu-ms")
 			b.ReportMetric(slices[len(slices)-1].Seconds()*1e3, "slice-max-cpu-ms")
@@ -239,7 +237,7 @@ func BenchmarkIndexBuild(b *testing.B) {
 	b.Run("buntdb", func(b *testing.B) {
 		db := openBunt(b, filepath.Join(b.TempDir(), "data"))
 		fillIndexed(b, nil, db)
-		began := cpuTime(b, syscall.RUSAGE_SELF)
+		began := cpuTime(b, unix.CLOCK_PROCESS_CPUTIME_ID)
 		for b.Loop() {
 			indexBunt(b, db, 1)
 			if err := db.DropIndex("n"); err != nil {
