@@ -322,11 +322,11 @@ func TestKVActorDirectWrites(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	must[messages.PutDone](r, messages.Put{Key: []byte("j"), Value: []byte(`{"n":5}`)})
-	must[messages.IndexCreated](r, messages.CreateIndex{Definition: messages.IndexDefinition{Name: "n", Prefix: "j", Path: "n"}})
+	must[messages.IndexCreated](r, messages.CreateIndex{Definition: messages.IndexDefinition{Name: "n", Prefix: "j", Fields: messages.Paths("n")}})
 	if q := must[messages.IndexQueried](r, messages.QueryIndex{Name: "n", Equal: "5"}); len(q.Pairs) != 1 {
 		t.Errorf("%+v", q)
 	}
-	if l := must[messages.IndexesListed](r, messages.ListIndexes{}); len(l.Definitions) != 1 {
+	if l := must[messages.IndexesListed](r, messages.ListIndexes{}); len(l.Indexes) != 1 {
 		t.Errorf("%+v", l)
 	}
 	if m := must[messages.MultiGot](r, messages.MultiGet{Keys: [][]byte{[]byte("k"), []byte("none")}}); string(m.Values[0]) != "2" || m.Values[1] != nil {

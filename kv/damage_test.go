@@ -102,7 +102,7 @@ func newStory(t *testing.T) *story {
 	note()
 	apply(1, messages.Entry{Index: 2, Term: 1})
 	sync("middle")
-	apply(1, entry(3, messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Path: "v"})), entry(4, put("b", `{"v":"s"}`)))
+	apply(1, entry(3, messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Fields: messages.Paths("v")})), entry(4, put("b", `{"v":"s"}`)))
 	mustWrite(t, db, 2, del("y"), put("z", "4"))
 	note()
 	apply(1, entry(5, put("a", `{"v":2}`)), entry(6, del("b")))

@@ -25,16 +25,33 @@
 //	h                                     header, the first command of the file
 //	m                                     marker, after each change
 //	d uvarint(group) key                  uvarint(version) and value of a user's key
-//	x uvarint(group) name                 index definition, as JSON
-//	i uvarint(group) name scalar key      index entry, without a value
+//	x uvarint(group) name                 index: its state and definition
+//	i uvarint(group) uvarint(number) fields key
+//	                                      index entry, without a value
 //
-// Name and scalar in an index entry are encoded so that entries sort by value
-// and then by key: a zero byte is written as 00 ff and the end as 00 01.
+// State and definition of an index, lengths and counts being uvarints:
 //
+//	number
+//	skipped                               pairs that cannot be in it
+//	00 | 01 examined len next             ready, or built up to the key next
+//	definition                            JSON: messages.IndexDefinition.Encode
+//
+// Each index of a group has a number that no other has had whose entries are
+// still there. It is of this store alone. Entries with a number that no index
+// has are what is left of one that is gone, or was not finished; they are never
+// read, and removed by MaintainIndexes.
+//
+// Fields are encoded so that entries sort by them and then by key; all bits of a
+// descending field are flipped. In strings a zero byte is written as 00 ff and
+// the end as 00 01. An index with a function has its key, terminated in the same
+// way, instead of fields.
+//
+//	08                          missing
 //	10                          null
 //	20                          false
 //	30                          true
 //	40 8 bytes, big-endian      number: a float64 with the sign bit flipped, all bits if negative
+//	48 8 bytes 4 bytes          time: Unix seconds with the sign bit flipped, nanoseconds
 //	50 bytes 00 01              string
 //
 // Numbers are compared as float64: integers beyond 2^53 that round to the same
