@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,22 +18,24 @@ import (
 type slow struct {
 	kv.Store
 	slices chan struct{}
+	n      *atomic.Int64
 }
 
 func (s *slow) Prepare(group uint64, op messages.Operation) (bool, error) {
 	<-s.slices
+	s.n.Add(1)
 	return s.Store.Prepare(group, op)
 }
 
 // newSlowKV has an actor with 300 pairs in group 1, which take three slices.
-func newSlowKV(t *testing.T, replicated bool) (*actorRig, chan struct{}) {
-	slices := make(chan struct{}, 1000)
+func newSlowKV(t *testing.T, replicated bool) (*actorRig, chan struct{}, *atomic.Int64) {
+	slices, n := make(chan struct{}, 1000), new(atomic.Int64)
 	r := newActorRig(t, func(engine *actor.Engine, r *actorRig) (*actors.Host, error) {
 		a, err := actors.SpawnKV(engine, actors.KVConfig{
 			Config: actors.Config{Name: "test", ID: "kv", Restart: actors.RestartPolicy{MinBackoff: time.Millisecond}}, Replicated: replicated,
 			Open: func() (kv.Store, error) {
 				db, err := kv.Open(r.dir, kv.Options{Disk: r.disk})
-				return &slow{db, slices}, err
+				return &slow{db, slices, n}, err
 			},
 		})
 		return a.Host, err
@@ -43,7 +46,7 @@ func newSlowKV(t *testing.T, replicated bool) (*actorRig, chan struct{}) {
 			Data: messages.PutOperation(fmt.Append(nil, "k", i), fmt.Appendf(nil, `{"n":%d}`, i)).Encode(nil)})
 	}
 	must[messages.Applied](r, messages.Apply{Group: 1, Entries: all})
-	return r, slices
+	return r, slices, n
 }
 
 // begin asks without waiting for the answer.
@@ -78,7 +81,7 @@ func indexEntry(index uint64, op messages.Operation) messages.Entry {
 // While a unique index is built, the entries of its group wait for it, and
 // everybody else is served.
 func TestUniqueIndexHoldsItsGroup(t *testing.T) {
-	r, slices := newSlowKV(t, true)
+	r, slices, _ := newSlowKV(t, true)
 	defer r.close()
 	first := begin[messages.Applied](r, messages.Apply{Group: 1, Entries: []messages.Entry{
 		indexEntry(301, messages.PutOperation([]byte("a"), []byte(`{"n":"a"}`))),
@@ -142,7 +145,7 @@ func TestUniqueIndexIsGivenUp(t *testing.T) {
 		}, []error{messages.ErrStopped, messages.ErrStopped}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r, slices := newSlowKV(t, true)
+			r, slices, _ := newSlowKV(t, true)
 			defer r.close()
 			first := begin[messages.Applied](r, create)
 			waiting(r, 1)
@@ -177,18 +180,18 @@ func TestUniqueIndexIsGivenUp(t *testing.T) {
 
 // Direct writes of the group wait likewise, in their order.
 func TestUniqueIndexDirectly(t *testing.T) {
-	r, slices := newSlowKV(t, false)
+	r, slices, n := newSlowKV(t, false)
 	defer r.close()
-	n := func(key string, n int) messages.Put {
+	putN := func(key string, n int) messages.Put {
 		return messages.Put{Group: 1, Key: []byte(key), Value: fmt.Appendf(nil, `{"n":%d}`, n)}
 	}
 	dup := begin[messages.IndexCreated](r, messages.CreateIndex{Group: 1, Definition: messages.IndexDefinition{Name: "len", Func: "unknown", Unique: true}})
 	waiting(r, 1)
 	first := begin[messages.IndexCreated](r, messages.CreateIndex{Group: 1, Definition: uniqueN})
 	waiting(r, 2)
-	second := begin[messages.PutDone](r, n("b", 7))
+	second := begin[messages.PutDone](r, putN("b", 7))
 	waiting(r, 3)
-	third := begin[messages.PutDone](r, n("b", 1000))
+	third := begin[messages.PutDone](r, putN("b", 1000))
 	waiting(r, 4)
 	must[messages.PutDone](r, messages.Put{Group: 2, Key: []byte("x")})
 	close(slices)
@@ -204,16 +207,24 @@ func TestUniqueIndexDirectly(t *testing.T) {
 	if a := <-third; a.Err != nil {
 		t.Errorf("%+v", a)
 	}
+	if n.Load() != 1+3 {
+		t.Errorf("%d slices, of which one says that there is no such function", n.Load())
+	}
 }
 
 // An index that need not be unique is built beside everything else, also after a
 // crash and a start.
 func TestIndexIsBuiltInTheBackground(t *testing.T) {
-	r, _ := newSlowKV(t, true)
+	r, _, _ := newSlowKV(t, true)
 	defer r.close()
 	def := uniqueN
 	def.Unique = false
-	must[messages.Applied](r, messages.Apply{Group: 1, Entries: []messages.Entry{indexEntry(301, messages.CreateIndexOperation(def))}})
+	var more []messages.Entry
+	for i := range uint64(700) { // so that there is more to do than a slice for each reason to look
+		more = append(more, indexEntry(301+i, messages.PutOperation(fmt.Append(nil, "m", i), []byte(`{"n":-1}`))))
+	}
+	must[messages.Applied](r, messages.Apply{Group: 1, Entries: more})
+	must[messages.Applied](r, messages.Apply{Group: 1, Entries: []messages.Entry{indexEntry(1001, messages.CreateIndexOperation(def))}})
 	r.host.Crash(errors.New("on purpose"))
 	for deadline := time.Now().Add(10 * time.Second); ; {
 		q, err := do[messages.IndexQueried](r, messages.QueryIndex{Group: 1, Name: "n", Min: "290"})
@@ -224,7 +235,7 @@ func TestIndexIsBuiltInTheBackground(t *testing.T) {
 			t.Fatal(q, err)
 		}
 	}
-	if a, err := do[messages.Applied](r, messages.Apply{Group: 1, Entries: []messages.Entry{indexEntry(302, messages.DropIndexOperation("n"))}}); err != nil || a.Results[0].Err != nil {
+	if a, err := do[messages.Applied](r, messages.Apply{Group: 1, Entries: []messages.Entry{indexEntry(1002, messages.DropIndexOperation("n"))}}); err != nil || a.Results[0].Err != nil {
 		t.Errorf("%+v %v", a, err)
 	}
 }

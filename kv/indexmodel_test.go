@@ -147,8 +147,8 @@ func (r *indexRun) pairs() (pairs []messages.Pair) {
 }
 
 // expect does to the reference what the operation should do, and returns the
-// error that it should have, and the key that a duplicate is of.
-func (r *indexRun) expect(op messages.Operation, version uint64) (err error, other string) {
+// key that a duplicate is of, and the error that it should have.
+func (r *indexRun) expect(op messages.Operation, version uint64) (other string, err error) {
 	key, value := string(op.Key), string(op.Value)
 	switch op.Kind {
 	case messages.OpDelete:
@@ -160,40 +160,40 @@ func (r *indexRun) expect(op messages.Operation, version uint64) (err error, oth
 				continue
 			}
 			if _, err := refEntries(def, key, value); err != nil {
-				return err, ""
+				return "", err
 			}
 			if other := refDuplicate(def, r.pairs(), key, value); other != "" {
-				return messages.ErrNotUnique, other
+				return other, messages.ErrNotUnique
 			}
 		}
 		r.data[key], r.version[key] = value, version
 	case messages.OpCreateIndex:
 		if old, found := r.indexes[op.Index.Name]; found {
 			if !old.Equal(op.Index) {
-				return messages.ErrConflict, ""
+				return "", messages.ErrConflict
 			}
-			return nil, ""
+			return "", nil
 		}
 		for _, p := range r.pairs() {
 			if strings.HasPrefix(string(p.Key), op.Index.Prefix) {
 				if other := refDuplicate(op.Index, r.pairs(), string(p.Key), string(p.Value)); other != "" {
-					return messages.ErrNotUnique, other
+					return other, messages.ErrNotUnique
 				}
 			}
 		}
 		r.indexes[op.Index.Name] = op.Index
 	case messages.OpDropIndex:
 		if _, found := r.indexes[op.Index.Name]; !found {
-			return messages.ErrNotFound, ""
+			return "", messages.ErrNotFound
 		}
 		delete(r.indexes, op.Index.Name)
 	}
-	return nil, ""
+	return "", nil
 }
 
 func (r *indexRun) check(t *rapid.T, op messages.Operation, res messages.Result) {
 	t.Helper()
-	err, other := r.expect(op, res.Version)
+	other, err := r.expect(op, res.Version)
 	if !errors.Is(res.Err, err) || (err == nil) != (res.Err == nil) {
 		t.Fatalf("%v: %v, want %v", op.Kind, res.Err, err)
 	}

@@ -197,7 +197,7 @@ type CreateIndex struct {
 }
 
 // IndexCreated answers CreateIndex. With a nil Err the definition is on disk.
-// An index over more than a few hundred keys is then built in the background,
+// An index over more than 128 keys is then built in the background,
 // and queries are refused with ErrNotReady until that is done; one that is
 // unique is complete. Creating one that exists with the same definition is not
 // an error.
