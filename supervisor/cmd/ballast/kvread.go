@@ -200,10 +200,10 @@ func (a *app) kvIndexCommand() *cli.Command {
 
 // statsOutput is what is known of the data.
 type statsOutput struct {
-	Path    string        `json:"path"`
-	Bytes   int64         `json:"bytes"`
-	Live    int64         `json:"live_bytes"`
-	Garbage int64         `json:"garbage_bytes"`
+	Path    string            `json:"path"`
+	Bytes   int64             `json:"bytes"`
+	Live    int64             `json:"live_bytes"`
+	Garbage int64             `json:"garbage_bytes"`
 	Groups  []dataGroupOutput `json:"groups"`
 }
 
