@@ -50,7 +50,7 @@ func crashEntry(index uint64) messages.Entry {
 }
 
 func child(mode, dir string) error {
-	opt := kv.Options{CommitBytes: 2000}
+	opt := kv.Options{CommitBytes: 2000, MinGarbageBytes: 100_000, MaintainBytes: 10_000}
 	if mode == "limit" {
 		signal.Ignore(syscall.SIGXFSZ)
 	}
@@ -113,6 +113,11 @@ func child(mode, dir string) error {
 			fmt.Println("synced", index)
 			fmt.Println("refused:", err)
 			return nil
+		}
+		if mode == "apply" { // a compaction, piece by piece
+			if _, err := db.Maintain(); err != nil {
+				return err
+			}
 		}
 		if index%7 == 0 {
 			if err := db.Sync(); err != nil {

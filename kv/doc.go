@@ -4,10 +4,10 @@
 //
 // buntdb alone loses data under kill -9: a transaction is not atomic on disk,
 // the errors of fsync are discarded, and nothing has a checksum. This package
-// uses its file format and its tree, and owns what is durable: each change is
-// followed by a marker that covers its bytes, the file is verified before
-// buntdb sees it and cut to the last good marker, syncs are our own, and a file
-// is only ever replaced whole.
+// uses its tree in memory and its file format, and owns the file: each change is
+// written with a marker that covers its bytes, the file is verified when it is
+// read and cut to the last good marker, syncs are our own, and a file is only
+// ever replaced whole.
 //
 // # Files
 //
@@ -18,8 +18,8 @@
 //
 // # DATA
 //
-// A sequence of commands in the Redis protocol, exactly as buntdb writes them
-// and nothing else: "set" with a key and a value, "del" with a key. The first
+// A sequence of commands in the Redis protocol, exactly as buntdb would write
+// them and nothing else: "set" with a key and a value, "del" with a key. The first
 // byte of a key says what it is:
 //
 //	h                                     header, the first command of the file
@@ -61,7 +61,7 @@
 // Header, 64 bytes, little-endian:
 //
 //	0   magic "BLSTKVDB"
-//	8   version, 4 bytes: 2
+//	8   version, 4 bytes: 3
 //	12  CRC32C of all other bytes, 4 bytes
 //	16  identity of the generation, 16 random bytes
 //	32  identity of the generation that it replaced, or zero, 16 bytes
@@ -69,20 +69,26 @@
 //
 // Marker, little-endian:
 //
-//	0   version, 1 byte: 2
-//	1   flags, 1 byte: bit 0 is set in the seal
+//	0   version, 1 byte: 3
+//	1   kind, 1 byte: 0 a change, 1 the seal, 2 staged, 4 adopted
 //	2   unsynced, 2 bytes: how many markers, this one included, were not known to
 //	    be on disk when it was written; zero if not known
 //	4   CRC32C of the bytes from start to end, 4 bytes
 //	8   sequence, 8 bytes: 1 for the first of the file, then one more each
 //	16  start, 8 bytes: where the marker before it ended, or zero
 //	24  end, 8 bytes: where this marker's command begins
-//	32  number of groups, 4 bytes
-//	36  for each: group, applied index, term, revision, 8 bytes each
+//	32  number of the import, 8 bytes: zero if it is neither staged nor adopted
+//	40  number of groups, 4 bytes: one if it is either
+//	44  for each: group, applied index, term, revision, 8 bytes each
 //	..  CRC32C of the generation's identity and all bytes before, 4 bytes
 //
-// A generation is written whole under a temporary name, and its last marker
-// then is the seal. A file without a good seal is damaged, wherever MARK is.
+// What is staged belongs to an import, and to no group yet. The marker that says
+// adopted removes everything of its group and puts what the import has staged in
+// its place; without one, what was staged is garbage.
+//
+// A generation is written under a temporary name, and is whole from its seal on,
+// which has the positions of all groups. A file without a good seal is damaged,
+// wherever MARK is. What comes after the seal are later changes.
 //
 // # Revisions and versions
 //

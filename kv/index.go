@@ -36,7 +36,7 @@ type index struct {
 func (s *DB) newIndex(group, number uint64, def messages.IndexDefinition) (index, error) {
 	x := index{IndexDefinition: def, number: number, entries: entriesPrefix(group, number)}
 	if def.Func != "" {
-		if x.fn = s.opt.Funcs[def.Func]; x.fn == nil {
+		if x.fn = s.opt.Funcs[def.Func]; x.fn == nil && !s.readOnly {
 			return x, fmt.Errorf("index %q needs the function %q, which is not in Options.Funcs", def.Name, def.Func)
 		}
 	}
@@ -81,7 +81,7 @@ type entry struct {
 // appendEntries appends the entries of a pair. The error is why the pair cannot
 // be in the index, and depends on the definition and the pair alone.
 func (x *index) appendEntries(dst []entry, key string, v *value) ([]entry, error) {
-	if x.fn != nil {
+	if x.Func != "" {
 		return x.appendKeys(dst, key, v)
 	}
 	if !v.isJSON() {
@@ -146,7 +146,7 @@ func (x *index) appendKeys(dst []entry, key string, v *value) (_ []entry, err er
 
 // entryKey returns the user's key in an index entry without its prefix.
 func (x *index) entryKey(entry string) (key string, ok bool) {
-	if x.fn != nil {
+	if x.Func != "" {
 		return skipTerminated(entry, 0)
 	}
 	for i := range x.Fields {
@@ -166,7 +166,7 @@ func (x *index) tupleOf(stored string) string {
 		}
 		rest, _ = skipField(rest, x.Fields[i].Descending)
 	}
-	if x.fn != nil {
+	if x.Func != "" {
 		rest, _ = skipTerminated(rest, 0)
 	}
 	return stored[:len(stored)-len(rest)]

@@ -26,6 +26,8 @@ type DB struct {
 	dir  string
 	opt  Options
 	lock *durable.Lock
+	// readOnly: it was opened by OpenReadOnly.
+	readOnly bool
 
 	// maintaining is held by Maintain and Compact, syncing by Sync and by what
 	// replaces or closes the file, and writing by whatever changes the store.
@@ -122,26 +124,7 @@ func (s *DB) recover() error {
 	}
 	g := &generation{file: f}
 	s.gen = g
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if s.tree, err = newTree(); err != nil {
-		return err
-	}
-	l := startLoader(s.tree)
-	sv, err := examine(f, info.Size(), visitor{l.changed, l.marked}, markOffset(markPath)...)
-	loaded := l.finish()
-	s.groups, s.imports = l.groups, l.newest
-	if err == nil && errors.Is(loaded, messages.ErrMalformed) {
-		err = &messages.CorruptError{Path: path, Offset: -1, Index: sv.last.index, Reason: "an index entry", Err: loaded}
-	} else {
-		err = errors.Join(err, loaded)
-	}
-	if err != nil {
-		return err
-	}
-	k, err := sv.judge(f, path, markPath)
+	sv, k, err := s.survey(path, markPath)
 	if err != nil {
 		return err
 	}
@@ -165,13 +148,49 @@ func (s *DB) recover() error {
 		s.opt.OnRepair(messages.TailRepaired{Path: path, Offset: sv.end, Bytes: sv.tail - sv.end, Reason: sv.why()})
 	}
 
+	return s.serve(path, sv)
+}
+
+// survey reads and verifies the data file, fills the trees, and asks MARK.
+func (s *DB) survey(path, markPath string) (sv survey, k knowledge, err error) {
+	f := s.gen.file
+	info, err := f.Stat()
+	if err != nil {
+		return sv, k, err
+	}
+	if s.tree, err = newTree(); err != nil {
+		return sv, k, err
+	}
+	l := startLoader(s.tree)
+	sv, err = examine(f, info.Size(), visitor{l.changed, l.marked}, markOffset(markPath)...)
+	loaded := l.finish()
+	s.groups, s.imports = l.groups, l.newest
+	if err == nil && errors.Is(loaded, messages.ErrMalformed) {
+		err = &messages.CorruptError{Path: path, Offset: -1, Index: sv.last.index, Reason: "an index entry", Err: loaded}
+	} else {
+		err = errors.Join(err, loaded)
+	}
+	if err != nil {
+		return sv, k, err
+	}
+	k, err = sv.judge(f, path, markPath)
+	return sv, k, err
+}
+
+// serve goes on from what survey has found.
+func (s *DB) serve(path string, sv survey) error {
+	g := s.gen
 	g.header, g.place, g.filled = sv.header, place{sv.sequence, sv.end}, sv.end
 	s.synced = sv.sequence
 	g.durable.Store(sv.sequence)
 	g.synced.Store(sv.end)
 	for id, p := range sv.groups {
-		g := l.group(id)
-		g.index, g.term, g.revision = p.index, p.term, p.revision
+		m := s.groups[id]
+		if m == nil {
+			m = newGroup(id, s.tree)
+			s.groups[id] = m
+		}
+		m.index, m.term, m.revision = p.index, p.term, p.revision
 	}
 	if err := s.readIndexes(); errors.Is(err, messages.ErrIncompatible) {
 		return err
@@ -200,7 +219,10 @@ func (s *DB) release() error {
 	if s.gen != nil {
 		errs = append(errs, s.gen.release())
 	}
-	return errors.Join(append(errs, s.lock.Release())...)
+	if s.lock != nil {
+		errs = append(errs, s.lock.Release())
+	}
+	return errors.Join(errs...)
 }
 
 // create makes the first generation, which holds nothing. MARK comes after it:

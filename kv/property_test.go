@@ -413,7 +413,8 @@ func TestStoreBehavesAsItsModel(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer os.RemoveAll(dir)
-		opt := kv.Options{Disk: lazyDisk{}, CommitBytes: int64(rapid.SampledFrom([]int{1, 60, 0}).Draw(t, "commit bytes"))}
+		opt := kv.Options{Disk: lazyDisk{}, CommitBytes: int64(rapid.SampledFrom([]int{1, 60, 0}).Draw(t, "commit bytes")),
+			MaxGarbagePercent: 1, MinGarbageBytes: 1, MaintainBytes: 1}
 		db, err := kv.Open(dir, opt)
 		if err != nil {
 			t.Fatal(err)
@@ -437,6 +438,13 @@ func TestStoreBehavesAsItsModel(t *testing.T) {
 			want  *model
 		}
 		var views []*openView
+		type openImport struct {
+			im    kv.Import
+			group uint64
+			state []byte
+			want  *model
+		}
+		var importing *openImport
 		finish := func(v *openExport) {
 			rest, err := io.ReadAll(v.v)
 			if err != nil {
@@ -593,23 +601,42 @@ func TestStoreBehavesAsItsModel(t *testing.T) {
 				finish(exports[i])
 				exports = slices.Delete(exports, i, i+1)
 			},
-			"export and import": func(t *rapid.T) {
+			"begin import": func(t *rapid.T) {
+				if importing != nil {
+					return
+				}
 				from, m := group()
 				to, _ := group()
-				state := export(t, db, from)
 				im, err := db.BeginImport(to, m.index, m.term)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if _, err := im.Write(state); err != nil {
+				importing = &openImport{im, to, export(t, db, from), m.clone()}
+				half := len(importing.state) / 2
+				if _, err := im.Write(importing.state[:half]); err != nil {
 					t.Fatal(err)
 				}
-				if n, err := im.Finish(); err != nil || n != len(m.data) {
+			},
+			"end import": func(t *rapid.T) {
+				i := importing
+				if importing = nil; i == nil {
+					return
+				}
+				if rapid.IntRange(0, 3).Draw(t, "abort") == 0 {
+					if err := i.im.Abort(); err != nil {
+						t.Fatal(err)
+					}
+					return
+				}
+				if _, err := i.im.Write(i.state[len(i.state)/2:]); err != nil {
+					t.Fatal(err)
+				}
+				if n, err := i.im.Finish(); err != nil || n != len(i.want.data) {
 					t.Fatal(n, err)
 				}
-				models[to] = m.clone()
+				models[i.group] = i.want
 				exports = slices.DeleteFunc(exports, func(v *openExport) bool {
-					if v.group != to {
+					if v.group != i.group {
 						return false
 					}
 					if _, err := io.Copy(io.Discard, v.v); err != nil && !errors.Is(err, messages.ErrExpired) {
@@ -617,15 +644,15 @@ func TestStoreBehavesAsItsModel(t *testing.T) {
 					}
 					return true
 				})
-				for i := len(views) - 1; i >= 0; i-- {
-					if views[i].group == to {
-						if _, _, err := views[i].Get([]byte("a")); !errors.Is(err, messages.ErrExpired) {
+				for at := len(views) - 1; at >= 0; at-- {
+					if views[at].group == i.group {
+						if _, _, err := views[at].Get([]byte("a")); !errors.Is(err, messages.ErrExpired) {
 							t.Fatal(err)
 						}
-						closeView(i)
+						closeView(at)
 					}
 				}
-				if !bytes.Equal(export(t, db, to), state) {
+				if !bytes.Equal(export(t, db, i.group), i.state) {
 					t.Fatal("the imported state is exported with other bytes")
 				}
 			},
@@ -646,16 +673,36 @@ func TestStoreBehavesAsItsModel(t *testing.T) {
 				}
 				closeView(rapid.IntRange(0, len(views)-1).Draw(t, "view"))
 			},
+			"maintain": func(t *rapid.T) {
+				if _, err := db.Maintain(); err != nil {
+					t.Fatal(err)
+				}
+			},
+			"compact": func(t *rapid.T) {
+				if _, _, err := db.Compact(); err != nil {
+					t.Fatal(err)
+				}
+			},
 			"reopen": func(t *rapid.T) {
 				for _, v := range exports {
 					finish(v)
 				}
 				exports, views = nil, nil
+				if importing != nil {
+					if err := importing.im.Abort(); err != nil {
+						t.Fatal(err)
+					}
+					importing = nil
+				}
+				bytes, live := db.Size()
 				if err := db.Close(); err != nil {
 					t.Fatal(err)
 				}
 				if db, err = kv.Open(dir, opt); err != nil {
 					t.Fatal(err)
+				}
+				if b, l := db.Size(); b != bytes || l != live {
+					t.Fatalf("%d of %d bytes are live, they were %d of %d", l, b, live, bytes)
 				}
 			},
 			"": func(t *rapid.T) {

@@ -56,7 +56,7 @@ func (x *index) bound(name, text string) (encoded string, fields int, err error)
 	if text == "" {
 		return x.entries, 0, nil
 	}
-	if x.fn != nil {
+	if x.Func != "" {
 		return string(appendTerminated([]byte(x.entries), text)), 1, nil
 	}
 	bad := func(why string) error {
@@ -88,7 +88,7 @@ func (x *index) prefix(b string, n int, text string) (string, error) {
 	bad := func(why string) (string, error) {
 		return "", fmt.Errorf("prefix %q of index %q: %s: %w", text, x.Name, why, messages.ErrInvalid)
 	}
-	if x.fn != nil {
+	if x.Func != "" {
 		if n > 0 {
 			return bad("there is no second key")
 		}

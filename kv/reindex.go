@@ -49,7 +49,7 @@ func (b *batch) reindex(key string, old, new *string) error {
 		}
 		removes := wereBuffer[:0]
 		if old != nil {
-			if x.skipped == 0 && x.fn == nil {
+			if x.skipped == 0 && x.Func == "" {
 				was.validated, was.document = true, true // or it would be counted
 			}
 			var err error

@@ -39,7 +39,7 @@ func (a *app) rootCommand() *cli.Command {
 		},
 		Commands: []*cli.Command{
 			a.demoCommand(), a.loadCommand(), a.getCommand(), a.scanCommand(), a.queryCommand(),
-			a.snapshotCommand(), a.restoreCommand(), a.inspectCommand(), a.verifyCommand(), a.logCommand(), a.benchCommand(),
+			a.kvCommand(), a.snapshotCommand(), a.restoreCommand(), a.inspectCommand(), a.verifyCommand(), a.logCommand(), a.benchCommand(),
 			helpCommand(),
 		},
 		Before:         a.before,
