@@ -97,7 +97,7 @@ func drawQuery(t *rapid.T, def messages.IndexDefinition) messages.QueryIndex {
 }
 
 // checkQuery compares a query, page by page, and its count with the reference.
-func checkQuery(t *rapid.T, db *kv.DB, def messages.IndexDefinition, pairs []messages.Pair, q messages.QueryIndex) {
+func checkQuery(t *rapid.T, db queries, def messages.IndexDefinition, pairs []messages.Pair, q messages.QueryIndex) {
 	want, ok := refQuery(def, pairs, q)
 	if !ok {
 		if _, _, err := db.Query(q); !errors.Is(err, messages.ErrInvalid) {
@@ -191,8 +191,31 @@ func (r *indexRun) expect(op messages.Operation, version uint64) (other string, 
 	return "", nil
 }
 
+// checkTxn is check for a transaction: with one operation that fails, nothing is
+// done.
+func (r *indexRun) checkTxn(t *rapid.T, ops []messages.Operation, res messages.Result) {
+	t.Helper()
+	data, version := maps.Clone(r.data), maps.Clone(r.version)
+	for i, op := range ops {
+		if _, err := r.expect(op, res.Version); err != nil {
+			r.data, r.version = data, version
+			if !errors.Is(res.Err, err) || res.Results != nil {
+				t.Fatalf("operation %d of %d: %+v, want %v", i, len(ops), res, err)
+			}
+			return
+		}
+	}
+	if res.Err != nil || len(res.Results) != len(ops) {
+		t.Fatalf("%+v", res)
+	}
+}
+
 func (r *indexRun) check(t *rapid.T, op messages.Operation, res messages.Result) {
 	t.Helper()
+	if op.Kind == messages.OpTxn {
+		r.checkTxn(t, op.Txn.Then, res)
+		return
+	}
 	other, err := r.expect(op, res.Version)
 	if !errors.Is(res.Err, err) || (err == nil) != (res.Err == nil) {
 		t.Fatalf("%v: %v, want %v", op.Kind, res.Err, err)
@@ -203,8 +226,28 @@ func (r *indexRun) check(t *rapid.T, op messages.Operation, res messages.Result)
 	}
 }
 
-// Random definitions, documents and queries, with slices of the work on indexes
-// and reopening in between, against plain sorting.
+// indexView is a view beside what there was when it was opened.
+type indexView struct {
+	kv.View
+	pairs   []messages.Pair
+	indexes []messages.IndexStatus
+}
+
+// check queries an index that the view has, and one that was being built.
+func (v *indexView) check(t *rapid.T) {
+	for _, x := range v.indexes {
+		q := drawQuery(t, x.IndexDefinition)
+		if !x.Building {
+			checkQuery(t, v, x.IndexDefinition, v.pairs, q)
+		} else if _, _, err := v.Query(q); !errors.Is(err, messages.ErrNotReady) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Random definitions, documents, transactions and queries, also in views, with
+// slices of the work on indexes, of compactions, and reopening in between, against
+// plain sorting.
 func TestIndexesBehaveAsTheirModel(t *testing.T) {
 	root := memDir(t)
 	rapid.Check(t, func(t *rapid.T) {
@@ -213,14 +256,24 @@ func TestIndexesBehaveAsTheirModel(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer os.RemoveAll(dir)
-		opt := kv.Options{Disk: lazyDisk{}, Funcs: testFuncs, IndexSliceKeys: int64(rapid.SampledFrom([]int{1, 3, 100}).Draw(t, "slice"))}
+		opt := kv.Options{Disk: lazyDisk{}, Funcs: testFuncs, IndexSliceKeys: int64(rapid.SampledFrom([]int{1, 3, 100}).Draw(t, "slice")),
+			MaxGarbagePercent: 1, MinGarbageBytes: 1, MaintainBytes: 1}
 		r := &indexRun{data: map[string]string{}, version: map[string]uint64{}, indexes: map[string]messages.IndexDefinition{}}
 		if r.db, err = kv.Open(dir, opt); err != nil {
 			t.Fatal(err)
 		}
 		defer func() { r.db.Close() }()
-		operation := func(t *rapid.T) messages.Operation {
-			switch rapid.IntRange(0, 9).Draw(t, "kind") {
+		var operation func(t *rapid.T) messages.Operation
+		operation = func(t *rapid.T) messages.Operation {
+			switch rapid.IntRange(0, 11).Draw(t, "kind") {
+			case 10, 11:
+				var then []messages.Operation
+				for range rapid.IntRange(1, 4).Draw(t, "operations") {
+					if op := operation(t); op.Kind == messages.OpPut || op.Kind == messages.OpDelete {
+						then = append(then, op)
+					}
+				}
+				return messages.TxnOperation(messages.Transaction{Then: then})
 			case 0:
 				return del(indexKey.Draw(t, "key"))
 			case 1, 2:
@@ -237,6 +290,16 @@ func TestIndexesBehaveAsTheirModel(t *testing.T) {
 				}
 			}
 			return x, false
+		}
+		var view *indexView
+		closeView := func(t *rapid.T) {
+			if view == nil {
+				return
+			}
+			if err := view.Close(); err != nil {
+				t.Fatal(err)
+			}
+			view = nil
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"write": func(t *rapid.T) {
@@ -262,6 +325,29 @@ func TestIndexesBehaveAsTheirModel(t *testing.T) {
 				}
 				for i, op := range ops {
 					r.check(t, op, results[i])
+				}
+			},
+			"view": func(t *rapid.T) {
+				closeView(t)
+				v, err := r.db.OpenView(0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				view = &indexView{View: v, pairs: r.pairs()}
+				for _, x := range r.db.Indexes(0) {
+					if _, created := r.indexes[x.Name]; created {
+						view.indexes = append(view.indexes, x)
+					}
+				}
+			},
+			"query the view": func(t *rapid.T) {
+				if view != nil {
+					view.check(t)
+				}
+			},
+			"compact": func(t *rapid.T) {
+				if _, err := r.db.Maintain(); err != nil {
+					t.Fatal(err)
 				}
 			},
 			"maintain": func(t *rapid.T) {
@@ -290,14 +376,20 @@ func TestIndexesBehaveAsTheirModel(t *testing.T) {
 				}
 			},
 			"reopen": func(t *rapid.T) {
+				closeView(t)
+				bytes, live := r.db.Size()
 				if err := r.db.Close(); err != nil {
 					t.Fatal(err)
 				}
 				if r.db, err = kv.Open(dir, opt); err != nil {
 					t.Fatal(err)
 				}
+				if b, l := r.db.Size(); b != bytes || l != live {
+					t.Fatalf("%d of %d bytes are live, they were %d of %d", l, b, live, bytes)
+				}
 			},
 			"export and import": func(t *rapid.T) {
+				closeView(t)
 				state := export(t, r.db, 0)
 				im, err := r.db.BeginImport(0, r.applied, 1)
 				if err != nil {
@@ -317,6 +409,7 @@ func TestIndexesBehaveAsTheirModel(t *testing.T) {
 			},
 			"finish": func(t *rapid.T) { finishIndexes(t, r) },
 		})
+		closeView(t)
 		// What was prepared is garbage after a start.
 		if err := r.db.Close(); err != nil {
 			t.Fatal(err)

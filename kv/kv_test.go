@@ -123,6 +123,7 @@ type queries interface {
 	Scan(q messages.Scan) (pairs []messages.Pair, next []byte, err error)
 	CountKeys(q messages.Scan) (n int, next []byte, err error)
 	Query(q messages.QueryIndex) (pairs []messages.Pair, next []byte, err error)
+	Count(q messages.QueryIndex) (n int, next []byte, err error)
 }
 
 // reader is a store or a view with the lookups of one group.
