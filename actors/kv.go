@@ -58,6 +58,9 @@ type KVConfig struct {
 // write whose sync is under way waits for it, so that nobody sees what a crash
 // could take back, unless the SyncPolicy allows that. Other reads that come by Ask
 // do not wait for the actor at all.
+//
+// Indexes are built, and removed, in the background. While one that is unique is
+// built, what would change its group waits, and nobody else.
 type KV struct {
 	*Host
 	mu       sync.Mutex
@@ -130,7 +133,7 @@ func SpawnKV(engine *actor.Engine, cfg KVConfig) (*KV, error) {
 	}
 	k := &KV{reached: make(map[uint64]uint64)}
 	cfg.New = func(h *Host) Behavior {
-		b := &kvBehavior{host: h, cfg: cfg, kv: k, committing: make(map[*Request]kv.Txn)}
+		b := &kvBehavior{host: h, cfg: cfg, kv: k, committing: make(map[*Request]kv.Txn), building: make(map[uint64]*building)}
 		b.leases = newLeases[*access](h, cfg.Lease, cfg.MaxViews, h.Fail)
 		b.front = front{host: h, size: func() (int, bool) { return len(b.writes), b.syncing || b.importing }, leave: b.leave}
 		b.txns = newLeases[*open](h, cfg.Lease, cfg.MaxTxns, h.Fail)
@@ -174,6 +177,14 @@ type kvBehavior struct {
 	// store. Changes wait in held.
 	importing bool
 	held      []*Request
+
+	// building has the groups that wait for a unique index, and creating those of
+	// them whose turn has not come: direct writes are ahead of it. indexing: a
+	// slice of work on indexes is under way.
+	building map[uint64]*building
+	creating []*building
+	indexing bool
+	draining bool
 }
 
 // access is a view or an import.
@@ -200,6 +211,7 @@ const (
 	kvExportLane = 1
 	kvImportLane = 2
 	kvCareLane   = 3
+	kvIndexLane  = 4
 )
 
 func (b *kvBehavior) Open() (err error) {
@@ -215,13 +227,26 @@ func (b *kvBehavior) Close() error {
 	return errors.Join(err, b.store.Close())
 }
 
-func (b *kvBehavior) Drain() {}
+// Drain lets go of what would hold the end up.
+func (b *kvBehavior) Drain() {
+	b.draining = true
+	b.abandon()
+}
 
 // Settle starts what a burst of commands has asked for.
-func (b *kvBehavior) Settle() { b.commit() }
+func (b *kvBehavior) Settle() {
+	b.commit()
+	b.prepareWrites()
+}
 
 func (b *kvBehavior) Message(any) {}
-func (b *kvBehavior) Ready()      { b.maintain() }
+func (b *kvBehavior) Ready()      { b.tend() }
+
+// tend starts what need not be on the way of a change.
+func (b *kvBehavior) tend() {
+	b.maintain()
+	b.maintainIndexes()
+}
 
 func (b *kvBehavior) Handle(r *Request) {
 	if err := b.kv.withholds(r.Command); err != nil && !b.host.FromCoordinator(r) {
@@ -304,26 +329,19 @@ func (b *kvBehavior) apply(r *Request, c messages.Apply) {
 		b.hold(r)
 		return
 	}
+	if w := b.building[c.Group]; w != nil {
+		w.held = append(w.held, r)
+		return
+	}
 	if n := len(c.Entries); n > 0 {
 		r.Note = applying{c.Group, c.Entries[n-1].Index}
 	}
-	results, err := b.store.Apply(c.Group, c.Entries)
-	index, term := b.store.Applied(c.Group)
-	if b.failed(r, err) {
-		return
-	}
-	b.kv.reach(c.Group, max(index, b.kv.Reached(c.Group)))
-	r.Reply(messages.Applied{Tag: c.Tag, Group: c.Group, Index: index, Term: term, Results: results, Err: err})
-	b.dirty += c.Bytes()
-	if b.dirty >= b.cfg.SyncEvery {
-		b.syncInBackground()
-	}
-	b.maintain()
+	b.applyRest(r, c, nil, false)
 }
 
 // failed fails the actor if the store needs to be reopened; Resolve then
-// answers the request.
-func (b *kvBehavior) failed(r *Request, err error) bool {
+// answers what is under way.
+func (b *kvBehavior) failed(err error) bool {
 	if err == nil || !b.store.Poisoned() {
 		return false
 	}
@@ -476,7 +494,7 @@ func (b *kvBehavior) importChunk(r *Request, c messages.ImportChunk) {
 		}
 		return func() {
 			b.leases.settle(a, err)
-			if b.failed(r, err) { // the sync of what was staged
+			if b.failed(err) { // the sync of what was staged
 				return
 			}
 			r.Reply(messages.ChunkImported{Tag: c.Tag, Group: c.Group, Err: err})
@@ -493,7 +511,7 @@ func (b *kvBehavior) finishImport(r *Request, c messages.FinishImport) {
 	if !ok {
 		return
 	}
-	if b.syncing || b.importing || a.underWay > 0 {
+	if b.syncing || b.importing || a.underWay > 0 || len(b.building) > 0 {
 		b.hold(r) // until what is under way is done
 		return
 	}
@@ -505,7 +523,7 @@ func (b *kvBehavior) finishImport(r *Request, c messages.FinishImport) {
 		keys, err := a.imported.Finish()
 		return func() {
 			b.importing = false
-			if b.failed(r, err) {
+			if b.failed(err) {
 				return
 			}
 			reply := messages.Imported{Tag: c.Tag, Group: c.Group, Keys: keys, Err: err}
@@ -515,7 +533,7 @@ func (b *kvBehavior) finishImport(r *Request, c messages.FinishImport) {
 			}
 			r.Reply(reply)
 			b.release()
-			b.maintain()
+			b.tend()
 		}
 	})
 }

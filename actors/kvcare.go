@@ -99,7 +99,7 @@ func (b *kvBehavior) compact(r *Request, c messages.CompactData) {
 	b.host.Run(kvCareLane, func() func() {
 		before, after, err := b.store.Compact()
 		return func() {
-			if b.failed(r, err) {
+			if b.failed(err) {
 				return
 			}
 			r.Reply(messages.DataCompacted{Tag: c.Tag, Group: c.Group, Before: before, After: after, Err: err})

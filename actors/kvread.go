@@ -14,6 +14,7 @@ type queries interface {
 	Scan(q messages.Scan) (pairs []messages.Pair, next []byte, err error)
 	CountKeys(q messages.Scan) (n int, next []byte, err error)
 	Query(q messages.QueryIndex) (pairs []messages.Pair, next []byte, err error)
+	Count(q messages.QueryIndex) (n int, next []byte, err error)
 }
 
 // latest is the data of a group as it is now.
@@ -62,8 +63,14 @@ func answer(c messages.Command, of func(group uint64) queries) messages.Reply {
 		}
 		return reply
 	case messages.QueryIndex:
-		pairs, next, err := of(c.Group).Query(c)
-		return messages.IndexQueried{Tag: c.Tag, Group: c.Group, Pairs: pairs, Next: next, Err: err}
+		reply := messages.IndexQueried{Tag: c.Tag, Group: c.Group}
+		if c.Count {
+			reply.Count, reply.Next, reply.Err = of(c.Group).Count(c)
+		} else {
+			reply.Pairs, reply.Next, reply.Err = of(c.Group).Query(c)
+			reply.Count = len(reply.Pairs)
+		}
+		return reply
 	}
 	panic(fmt.Sprintf("actors: %T is not a read of a group's data", c))
 }
@@ -71,7 +78,7 @@ func answer(c messages.Command, of func(group uint64) queries) messages.Reply {
 func (b *kvBehavior) read(r *Request) {
 	switch c := r.Command.(type) {
 	case messages.ListIndexes:
-		r.Reply(messages.IndexesListed{Tag: c.Tag, Group: c.Group, Definitions: b.store.Indexes(c.Group)})
+		r.Reply(messages.IndexesListed{Tag: c.Tag, Group: c.Group, Indexes: b.store.Indexes(c.Group)})
 	case messages.ListGroups:
 		r.Reply(messages.GroupsListed{Tag: c.Tag, Group: c.Group, Groups: b.store.Groups()})
 	case messages.ReadApplied:

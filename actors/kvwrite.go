@@ -71,6 +71,19 @@ func (b *kvBehavior) write(r *Request) {
 		r.Fail(fmt.Errorf("%s: %T: %w: send ApplyEntry to the supervisor, or propose the operation", b.host.PID().ID, r.Command, messages.ErrReplicated))
 		return
 	}
+	group, op := operation(r.Command)
+	if w := b.building[group]; w != nil {
+		w.held = append(w.held, r)
+		return
+	}
+	if kv.Prepares(op) {
+		b.create(group, op, r)
+		return
+	}
+	b.queue(r)
+}
+
+func (b *kvBehavior) queue(r *Request) {
 	b.writes = append(b.writes, r)
 	b.writeBytes += r.bytes
 	b.queued.Add(1)
@@ -131,6 +144,7 @@ func (b *kvBehavior) leave() {
 		replyAll(batch, reply)
 		b.reuse(batch, n)
 		b.syncSoon()
+		b.tend()
 		return
 	}
 	b.syncing = true
@@ -203,7 +217,7 @@ func (b *kvBehavior) synced() {
 		b.read(r)
 	}
 	b.release()
-	b.maintain()
+	b.tend()
 }
 
 // syncSoon has what was written synced within the interval.

@@ -309,6 +309,51 @@ func newKV(t *testing.T, replicated bool) *actorRig {
 	})
 }
 
+// The data compacts itself beside the writes, is tried again when the disk was
+// full, and on demand.
+func TestKVActorCompacts(t *testing.T) {
+	compacted := make(chan messages.DataFileReplaced, 100)
+	var full atomic.Bool
+	r := newActorRig(t, func(engine *actor.Engine, r *actorRig) (*actors.Host, error) {
+		a, err := actors.SpawnKV(engine, actors.KVConfig{
+			Config:     actors.Config{Name: "test", ID: "kv"},
+			Compaction: actors.CompactionPolicy{Retry: time.Millisecond},
+			Open: func() (kv.Store, error) {
+				return kv.Open(r.dir, kv.Options{Disk: r.disk, MinGarbageBytes: 20_000, MaintainBytes: 500,
+					OnCompact: func(e messages.DataFileReplaced) { compacted <- e },
+					// Writes need no more than this, a compaction does.
+					Free: func(string) (int64, error) {
+						if full.Load() {
+							return 1<<20 + 1500, nil
+						}
+						return 1 << 40, nil
+					}})
+			},
+		})
+		return a.Host, err
+	})
+	defer r.close()
+	full.Store(true)
+	value := bytes.Repeat([]byte("v"), 1000)
+	for i := range 60 {
+		must[messages.PutDone](r, messages.Put{Key: fmt.Append(nil, "k", i%3), Value: value})
+	}
+	if len(compacted) > 0 {
+		t.Error("compacted without room")
+	}
+	full.Store(false)
+	if e := <-compacted; e.After >= e.Before || e.After > 10_000 {
+		t.Errorf("%+v", e)
+	}
+	must[messages.PutDone](r, messages.Put{Key: []byte("k0"), Value: value})
+	if c := must[messages.DataCompacted](r, messages.CompactData{Tag: 9}); c.After >= c.Before || c.Tag != 9 {
+		t.Errorf("%+v", c)
+	}
+	if g := must[messages.Got](r, messages.Get{Key: []byte("k2")}); !bytes.Equal(g.Value, value) {
+		t.Errorf("%d bytes", len(g.Value))
+	}
+}
+
 func TestKVActorDirectWrites(t *testing.T) {
 	r := newKV(t, false)
 	defer r.close()
@@ -322,11 +367,11 @@ func TestKVActorDirectWrites(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	must[messages.PutDone](r, messages.Put{Key: []byte("j"), Value: []byte(`{"n":5}`)})
-	must[messages.IndexCreated](r, messages.CreateIndex{Definition: messages.IndexDefinition{Name: "n", Prefix: "j", Path: "n"}})
+	must[messages.IndexCreated](r, messages.CreateIndex{Definition: messages.IndexDefinition{Name: "n", Prefix: "j", Fields: messages.Paths("n")}})
 	if q := must[messages.IndexQueried](r, messages.QueryIndex{Name: "n", Equal: "5"}); len(q.Pairs) != 1 {
 		t.Errorf("%+v", q)
 	}
-	if l := must[messages.IndexesListed](r, messages.ListIndexes{}); len(l.Definitions) != 1 {
+	if l := must[messages.IndexesListed](r, messages.ListIndexes{}); len(l.Indexes) != 1 {
 		t.Errorf("%+v", l)
 	}
 	if m := must[messages.MultiGot](r, messages.MultiGet{Keys: [][]byte{[]byte("k"), []byte("none")}}); string(m.Values[0]) != "2" || m.Values[1] != nil {

@@ -28,7 +28,7 @@ func keysOf(t *testing.T, pairs iter.Seq2[messages.Pair, error]) (keys []string)
 func TestView(t *testing.T) {
 	r := newKV(t, false)
 	defer r.close()
-	must[messages.IndexCreated](r, messages.CreateIndex{Definition: messages.IndexDefinition{Name: "n", Path: "n"}})
+	must[messages.IndexCreated](r, messages.CreateIndex{Definition: messages.IndexDefinition{Name: "n", Fields: messages.Paths("n")}})
 	for i := range 30 {
 		must[messages.PutDone](r, messages.Put{Key: fmt.Appendf(nil, "k%02d", i), Value: fmt.Appendf(nil, `{"n":%d}`, i)})
 	}

@@ -53,11 +53,18 @@ func (s *DB) Apply(group uint64, entries []messages.Entry) ([]messages.Result, e
 		results[done].Err = fmt.Errorf("kv: apply index %d: %w", entries[done].Index, messages.ErrResultLost)
 	}
 	for done < len(entries) {
-		b := s.newBatch(g)
 		next := done
+		op, _ := NeedsPreparation(entries[next])
+		if err := s.prepareAll(g, op); err != nil {
+			return results[:done], fmt.Errorf("kv: apply index %d: %w", entries[done].Index, err)
+		}
+		b := s.newBatch(g)
 		err := g.db.View(func(tx *buntdb.Tx) error {
 			b.src = now{tx}
-			for next < len(entries) && (next == done || b.bytes < s.opt.CommitBytes) {
+			for next < len(entries) {
+				if _, first := NeedsPreparation(entries[next]); next > done && (first || b.bytes >= s.opt.CommitBytes) {
+					break
+				}
 				results[next] = b.apply(entries[next])
 				next++
 			}

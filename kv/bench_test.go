@@ -64,7 +64,7 @@ func BenchmarkApply(b *testing.B) {
 				}
 				defer db.Close()
 				if indexed {
-					mustWrite(b, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Path: "n"}))
+					mustWrite(b, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Fields: messages.Paths("n")}))
 				}
 				r := rand.New(rand.NewPCG(1, 1))
 				index := uint64(0)
@@ -180,7 +180,7 @@ var filled = sync.OnceValue(func() (f filledStores) {
 	if f.err = f.bunt.CreateIndex("n", "*", buntdb.IndexJSON("n")); f.err != nil {
 		return f
 	}
-	ops := []messages.Operation{messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Path: "n"})}
+	ops := []messages.Operation{messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Fields: messages.Paths("n")})}
 	for i := range benchKeys {
 		ops = append(ops, messages.PutOperation([]byte(benchKey(i)), document(i, benchValue)))
 		if len(ops) == 1000 || i == benchKeys-1 {

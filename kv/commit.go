@@ -25,12 +25,18 @@ type machine struct {
 	// indexes is sorted by name. The slice is replaced, never changed: views
 	// hold on to it.
 	indexes []index
-	exports []*exportView
-	history history
+	// entries is the number of index entries by the number in their keys;
+	// those with a number that no index has are garbage. No number above
+	// numbers has been used.
+	entries  map[uint64]int
+	numbers  uint64
+	prepared *prepared
+	exports  []*exportView
+	history  history
 }
 
 func newGroup(id uint64, db *buntdb.DB) *machine {
-	return &machine{id: id, db: db, data: spacePrefix(dataSpace, id), definitions: spacePrefix(definitionSpace, id)}
+	return &machine{id: id, db: db, data: spacePrefix(dataSpace, id), definitions: spacePrefix(definitionSpace, id), entries: map[uint64]int{}}
 }
 
 // change is the outcome of a batch for one stored key.
@@ -45,6 +51,7 @@ type change struct {
 // batch works out what operations do, without touching the store, so that
 // nothing can fail in the middle of buntdb's transaction.
 type batch struct {
+	store   *DB
 	src     source // what the changes are made to
 	group   *machine
 	indexes []index
@@ -54,6 +61,12 @@ type batch struct {
 	revision uint64
 	bytes    int64    // about what the changes hold
 	sorted   []string // the keys in changes, or nil if that is not known
+	// claims has the keys that hold what only one may hold in a unique index,
+	// where that has changed; numbers and prepared are those of the group
+	// afterwards.
+	claims   map[string]string
+	numbers  uint64
+	prepared *prepared
 	// touched: the operation has changed something. undo has what brings the
 	// batch back to where a transaction began, if one is under way.
 	touched bool
@@ -62,7 +75,7 @@ type batch struct {
 }
 
 func (s *DB) newBatch(g *machine) *batch {
-	return &batch{group: g, indexes: g.indexes, revision: g.revision, changes: map[string]*change{}}
+	return &batch{store: s, group: g, indexes: g.indexes, revision: g.revision, changes: map[string]*change{}, claims: map[string]string{}, numbers: g.numbers}
 }
 
 // lookup returns the value of a stored key as the batch has left it.
@@ -110,20 +123,6 @@ func (b *batch) remove(key, prior string, had bool) {
 	}
 }
 
-// setEntry and removeEntry change index entries. An entry is in the store
-// exactly if its pair is, so there is nothing to look up.
-func (b *batch) setEntry(key string) {
-	if c, ok := b.changes[key]; ok && !c.set {
-		b.touch(key)
-		b.sorted = nil
-		delete(b.changes, key)
-		return
-	}
-	b.set(key, "", "", false)
-}
-
-func (b *batch) removeEntry(key string) { b.remove(key, "", true) }
-
 // run carries out one operation.
 func (b *batch) run(op messages.Operation) messages.Result {
 	if err := op.Validate(); err != nil {
@@ -150,13 +149,7 @@ func (b *batch) run(op messages.Operation) messages.Result {
 		return res
 	case messages.OpDelete:
 		if found {
-			for i := range b.indexes {
-				if x := &b.indexes[i]; x.covers(key) {
-					if e := x.entry(key, old); e != "" {
-						b.removeEntry(e)
-					}
-				}
-			}
+			_ = b.reindex(key, &old, nil) // nothing refuses to be removed
 			b.remove(stored, was, true)
 			res.Version = b.revision
 		}
@@ -167,30 +160,13 @@ func (b *batch) run(op messages.Operation) messages.Result {
 		}
 	}
 	_, value := valueOf(set)
-	checked := false
-	for i := range b.indexes {
-		x := &b.indexes[i]
-		if !x.covers(key) {
-			continue
-		}
-		if !checked && !validJSON(value) {
-			res.Err = fmt.Errorf("kv: %v under index %q: %w", op.Kind, x.Name, messages.ErrNotJSON)
-			return res
-		}
-		checked = true
-		before, is := "", x.entry(key, value)
-		if found {
-			before = x.entry(key, old)
-		}
-		if before == is {
-			continue
-		}
-		if before != "" {
-			b.removeEntry(before)
-		}
-		if is != "" {
-			b.setEntry(is)
-		}
+	before := &old
+	if !found {
+		before = nil
+	}
+	if err := b.reindex(key, before, &value); err != nil {
+		res.Err = fmt.Errorf("kv: %v: %w", op.Kind, err)
+		return res
 	}
 	b.set(stored, set, was, found)
 	res.Version = b.revision
@@ -221,7 +197,11 @@ func (b *batch) outcomes() []outcome {
 // Errors: ErrDiskFull (nothing was done), ErrStopped, ErrUnavailable (the store
 // is poisoned).
 func (s *DB) Write(group uint64, ops []messages.Operation) ([]messages.Result, error) {
-	results, err := s.write(group, len(ops), func(b *batch, i int) messages.Result { return b.run(ops[i]) })
+	var first messages.Operation
+	if len(ops) > 0 {
+		first = ops[0]
+	}
+	results, err := s.write(group, len(ops), first, func(b *batch, i int) messages.Result { return b.run(ops[i]) })
 	if err != nil {
 		return nil, fmt.Errorf("kv: write: %w", err)
 	}
@@ -330,17 +310,19 @@ func (s *DB) commit(b *batch, index, term uint64) error {
 		if c.set {
 			g.live += setLen(c.key, c.value)
 		}
-		if c.key[0] == dataSpace {
-			switch {
-			case c.set && !c.existed:
-				g.keys++
-			case !c.set:
-				g.keys--
-			}
+		switch {
+		case c.set && !c.existed:
+			g.count(c.key, 1)
+		case !c.set:
+			g.count(c.key, -1)
 		}
 	}
 	s.groups[g.id] = g
-	g.indexes, g.index, g.term, g.revision = b.indexes, index, term, b.revision
+	g.indexes, g.index, g.term, g.revision, g.numbers = b.indexes, index, term, b.revision, b.numbers
+	if len(changes) > 0 || b.prepared != nil {
+		g.prepared = b.prepared
+		s.settle(g)
+	}
 	s.live += g.live - before
 	gen.advance()
 	return nil

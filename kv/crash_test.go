@@ -70,7 +70,7 @@ func child(mode, dir string) error {
 		}
 	}
 	if db.Keys(1) == 0 {
-		if _, err := db.Write(1, []messages.Operation{messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Path: "n", Prefix: "key"})}); err != nil {
+		if _, err := db.Write(1, []messages.Operation{messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Fields: messages.Paths("n"), Prefix: "key"})}); err != nil {
 			return err
 		}
 	}

@@ -55,11 +55,15 @@ func fingerprintOf(db *kv.DB) (string, error) {
 			fmt.Fprintf(&b, "%q=%q\n", p.Key, p.Value)
 		}
 		for _, x := range db.Indexes(g) {
-			fmt.Fprintf(&b, "%+v:", x)
 			pairs, _, err := db.Query(messages.QueryIndex{Group: g, Name: x.Name})
-			if err != nil {
+			switch {
+			case x.Building && errors.Is(err, messages.ErrNotFound):
+				continue // it is prepared, which a crash undoes
+			case x.Building && errors.Is(err, messages.ErrNotReady):
+			case err != nil:
 				return "", err
 			}
+			fmt.Fprintf(&b, "%+v:", x)
 			for _, p := range pairs {
 				fmt.Fprintf(&b, " %q=%q", p.Key, p.Value)
 			}
@@ -114,7 +118,7 @@ func newStory(t *testing.T) *story {
 	note()
 	apply(1, messages.Entry{Index: 2, Term: 1})
 	sync("middle")
-	apply(1, entry(3, messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Path: "v"})), entry(4, put("b", `{"v":"s"}`)))
+	apply(1, entry(3, messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Fields: messages.Paths("v")})), entry(4, put("b", `{"v":"s"}`)))
 	mustWrite(t, db, 2, del("y"), put("z", "4"))
 	note()
 	apply(1, entry(5, put("a", `{"v":2}`)), entry(6, del("b")))

@@ -27,16 +27,33 @@
 //	h                                     header, the first command of the file
 //	m                                     marker, after each change
 //	d uvarint(group) key                  uvarint(version) and value of a user's key
-//	x uvarint(group) name                 index definition, as JSON
-//	i uvarint(group) name scalar key      index entry, without a value
+//	x uvarint(group) name                 index: its state and definition
+//	i uvarint(group) uvarint(number) fields key
+//	                                      index entry, without a value
 //
-// Name and scalar in an index entry are encoded so that entries sort by value
-// and then by key: a zero byte is written as 00 ff and the end as 00 01.
+// State and definition of an index, lengths and counts being uvarints:
 //
+//	number
+//	skipped                               pairs that cannot be in it
+//	00 | 01 examined len next             ready, or built up to the key next
+//	definition                            JSON: messages.IndexDefinition.Encode
+//
+// Each index of a group has a number that no other has had whose entries are
+// still there. It is of this store alone. Entries with a number that no index
+// has are what is left of one that is gone, or was not finished; they are never
+// read, and removed by MaintainIndexes.
+//
+// Fields are encoded so that entries sort by them and then by key; all bits of a
+// descending field are flipped. In strings a zero byte is written as 00 ff and
+// the end as 00 01. An index with a function has its key, terminated in the same
+// way, instead of fields.
+//
+//	08                          missing
 //	10                          null
 //	20                          false
 //	30                          true
 //	40 8 bytes, big-endian      number: a float64 with the sign bit flipped, all bits if negative
+//	48 8 bytes 4 bytes          time: Unix seconds with the sign bit flipped, nanoseconds
 //	50 bytes 00 01              string
 //
 // Numbers are compared as float64: integers beyond 2^53 that round to the same
@@ -46,7 +63,7 @@
 // Header, 64 bytes, little-endian:
 //
 //	0   magic "BLSTKVDB"
-//	8   version, 4 bytes: 2
+//	8   version, 4 bytes: 3
 //	12  CRC32C of all other bytes, 4 bytes
 //	16  identity of the generation, 16 random bytes
 //	32  identity of the generation that it replaced, or zero, 16 bytes
@@ -54,20 +71,26 @@
 //
 // Marker, little-endian:
 //
-//	0   version, 1 byte: 2
-//	1   flags, 1 byte: bit 0 is set in the seal
+//	0   version, 1 byte: 3
+//	1   kind, 1 byte: 0 a change, 1 the seal, 2 staged, 4 adopted
 //	2   unsynced, 2 bytes: how many markers, this one included, were not known to
 //	    be on disk when it was written; zero if not known
 //	4   CRC32C of the bytes from start to end, 4 bytes
 //	8   sequence, 8 bytes: 1 for the first of the file, then one more each
 //	16  start, 8 bytes: where the marker before it ended, or zero
 //	24  end, 8 bytes: where this marker's command begins
-//	32  number of groups, 4 bytes
-//	36  for each: group, applied index, term, revision, 8 bytes each
+//	32  number of the import, 8 bytes: zero if it is neither staged nor adopted
+//	40  number of groups, 4 bytes: one if it is either
+//	44  for each: group, applied index, term, revision, 8 bytes each
 //	..  CRC32C of the generation's identity and all bytes before, 4 bytes
 //
-// A generation is written whole under a temporary name, and its last marker
-// then is the seal. A file without a good seal is damaged, wherever MARK is.
+// What is staged belongs to an import, and to no group yet. The marker that says
+// adopted removes everything of its group and puts what the import has staged in
+// its place; without one, what was staged is garbage.
+//
+// A generation is written under a temporary name, and is whole from its seal on,
+// which has the positions of all groups. A file without a good seal is damaged,
+// wherever MARK is. What comes after the seal are later changes.
 //
 // # Revisions and versions
 //

@@ -25,7 +25,7 @@ func Example() {
 	// Committed entries change the data; an index keeps it sorted by a field.
 	const group = 0
 	ops := []messages.Operation{
-		messages.CreateIndexOperation(messages.IndexDefinition{Name: "age", Prefix: "user/", Path: "age"}),
+		messages.CreateIndexOperation(messages.IndexDefinition{Name: "age", Prefix: "user/", Fields: messages.Paths("age")}),
 		messages.PutOperation([]byte("user/ann"), []byte(`{"age":34}`)),
 		messages.PutOperation([]byte("user/bob"), []byte(`{"age":27}`)),
 	}

@@ -21,9 +21,9 @@ const (
 
 	trailerEnd = 1 + 5*8 + 4 + 4
 
-	// maxDefinition bounds an encoded definition: six bytes for a byte of the
-	// path, base64 for the prefix.
-	maxDefinition       = 6*messages.MaxIndexPath + 2*messages.MaxKey + 64
+	// maxDefinition bounds an encoded definition: six bytes for a byte of a path
+	// or of a function, base64 for the prefix.
+	maxDefinition       = 6*(messages.MaxIndexPath+messages.MaxIndexName) + 2*messages.MaxKey + 80*messages.MaxIndexFields + 64
 	maxDefinitionRecord = 1 + binary.MaxVarintLen64 + messages.MaxIndexName + binary.MaxVarintLen64 + maxDefinition
 )
 
@@ -60,7 +60,7 @@ func (w *stateWriter) begin() {
 func (w *stateWriter) definition(def messages.IndexDefinition) {
 	before := len(w.buf)
 	w.record(definitionRecord, def.Name)
-	encoded := encodeDefinition(def)
+	encoded := def.Encode(nil)
 	w.buf = binary.AppendUvarint(w.buf, uint64(len(encoded)))
 	w.buf = append(w.buf, encoded...)
 	w.index.off += uint64(len(w.buf) - before)

@@ -29,7 +29,7 @@ func FuzzOpen(f *testing.F) {
 		f.Fatal(err)
 	}
 	mustWrite(f, db, 1, put("a", `{"v":1}`))
-	mustWrite(f, db, 1, messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Path: "v"}))
+	mustWrite(f, db, 1, messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Fields: messages.Paths("v")}))
 	mustWrite(f, db, 1, del("a"))
 	if err := db.Close(); err != nil {
 		f.Fatal(err)
@@ -93,7 +93,7 @@ func FuzzImport(f *testing.F) {
 	f.Add(export(f, db, 1), 1)
 	mustWrite(f, db, 1, put("a", `{"v":1}`), put("b", `{"v":"\u0000"}`))
 	f.Add(export(f, db, 1), 3)
-	mustWrite(f, db, 1, messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Path: "v", Prefix: "\xff"}))
+	mustWrite(f, db, 1, messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Fields: messages.Paths("v"), Prefix: "\xff"}))
 	f.Add(export(f, db, 1), 1000)
 	f.Add([]byte("BLSTKVST\x03\x00\x00\x00\x02\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), 5)
 	f.Add([]byte("BLSTKVST\x03\x00\x00\x00\x02\x01a\x01\xff\xff\xff\x0f"), 5)
@@ -179,7 +179,7 @@ func FuzzState(f *testing.F) {
 	f.Add(export(f, db, 1), []byte("a"))
 	mustWrite(f, db, 1, put("a", `{"v":1}`), put("b", `{"v":"\u0000"}`))
 	f.Add(export(f, db, 1), []byte("b"))
-	mustWrite(f, db, 1, messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Path: "v", Prefix: "\xff"}))
+	mustWrite(f, db, 1, messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Fields: messages.Paths("v"), Prefix: "\xff"}))
 	f.Add(export(f, db, 1), []byte("c"))
 	f.Add(newTree().stream(), []byte("c"))
 	f.Fuzz(func(t *testing.T, state, key []byte) {
@@ -231,7 +231,7 @@ func FuzzCursor(f *testing.F) {
 	for _, k := range []string{"a", "b", "c", "d"} {
 		mustWrite(f, db, 1, put(k, `{"v":"`+k+`"}`))
 	}
-	mustWrite(f, db, 1, messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Path: "v"}))
+	mustWrite(f, db, 1, messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Fields: messages.Paths("v")}))
 	_, cursor, err := db.Scan(messages.Scan{Group: 1, Limit: 2})
 	if err != nil {
 		f.Fatal(err)
@@ -271,7 +271,7 @@ func FuzzDocument(f *testing.F) {
 		f.Add([]byte(s), `1.v\\`)
 	}
 	f.Fuzz(func(t *testing.T, doc []byte, path string) {
-		def := messages.IndexDefinition{Name: "i", Path: path}
+		def := messages.IndexDefinition{Name: "i", Fields: messages.Paths(path)}
 		results, err := db.Write(1, []messages.Operation{
 			messages.DropIndexOperation("i"), del("k"),
 			messages.CreateIndexOperation(def), messages.PutOperation([]byte("k"), doc),

@@ -36,7 +36,7 @@ func TestFormat(t *testing.T) {
 	note("group 300: put 00 ff, applied to index 2 in term 8")
 	mustWrite(t, db, 0, del("key"))
 	note("group 0: delete key")
-	mustWrite(t, db, 1, messages.CreateIndexOperation(messages.IndexDefinition{Name: "by\x00v", Path: `a\.b.c`, Prefix: "p\xff"}))
+	mustWrite(t, db, 1, messages.CreateIndexOperation(messages.IndexDefinition{Name: "by\x00v", Fields: messages.Paths(`a\.b.c`), Prefix: "p\xff"}))
 	note("group 1: create an index")
 	for i, v := range []string{`null`, `false`, `true`, `1.5`, `-1.5`, `"s\u0000t"`} {
 		key := fmt.Sprint("p\xff", i)

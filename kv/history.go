@@ -127,8 +127,9 @@ func (h *history) open(v *view) {
 	v.time = h.time
 	h.views = append(h.views, v)
 	for i := range v.indexes {
-		if prefix := v.indexes[i].entries; !h.knows(prefix + "\x00") {
-			h.entries = append(h.entries, prefix)
+		x := &v.indexes[i] // one that is being built is not read in the view
+		if !x.building && !slices.Contains(h.entries, x.entries) {
+			h.entries = append(h.entries, x.entries)
 		}
 	}
 }

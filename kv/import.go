@@ -19,8 +19,9 @@ type importer struct {
 	group  *machine   // what is staged; live is guarded by DB.mu
 	reader stateReader
 	// buf are commands that are not in DATA yet, and pairs the same for the tree.
-	buf   []byte
-	pairs []stored
+	buf     []byte
+	pairs   []stored
+	entries []entry // of the pair that has come last
 	// unsynced is how much was written since the last sync.
 	unsynced int64
 	over     error // why nothing more can be done
@@ -79,31 +80,42 @@ func (s *DB) BeginImport(group, index, term uint64) (Import, error) {
 	return im, nil
 }
 
+// definition takes an index, whose entries are staged as the pairs come: when they
+// are adopted it is whole. What DATA holds of it is staged at the end.
 func (im *importer) definition(def messages.IndexDefinition) error {
 	g := im.group
-	g.indexes = append(g.indexes, newIndex(g.id, def))
-	return im.stage(g.definitions+def.Name, encodeDefinition(def))
+	g.numbers++
+	x, err := im.store.newIndex(g.id, g.numbers, def)
+	if err != nil {
+		return fmt.Errorf("%w: %w", messages.ErrIncompatible, err)
+	}
+	g.indexes = append(g.indexes, x)
+	return nil
 }
 
-func (im *importer) pair(key string, version uint64, value string) error {
-	checked := false
-	for i := range im.group.indexes {
-		x := &im.group.indexes[i]
+// pair takes a pair and its index entries. A value that cannot be in an index was
+// there before it.
+func (im *importer) pair(key string, version uint64, text string) error {
+	g := im.group
+	v := value{text: text}
+	for i := range g.indexes {
+		x := &g.indexes[i]
 		if !x.covers(key) {
 			continue
 		}
-		if !checked && !validJSON(value) {
-			return malformed("the value of %q under index %q is not JSON", key, x.Name)
+		var err error
+		if im.entries, err = x.appendEntries(im.entries[:0], key, &v); err != nil {
+			x.skipped++
 		}
-		checked = true
-		if e := x.entry(key, value); e != "" {
-			if err := im.stage(e, ""); err != nil {
+		for _, e := range im.entries {
+			g.entries[x.number]++
+			if err := im.stage(e.key, ""); err != nil {
 				return err
 			}
 		}
 	}
-	im.group.keys++
-	return im.stage(im.group.data+key, joinVersion(version, value))
+	g.keys++
+	return im.stage(g.data+key, joinVersion(version, text))
 }
 
 func (im *importer) stage(key, value string) error {
@@ -197,6 +209,7 @@ func (s *DB) adopt(im *importer) {
 		s.retired = append(s.retired, old)
 	}
 	s.groups[g.id] = g
+	s.settle(g)
 	s.importing = nil
 }
 
@@ -242,6 +255,33 @@ func (im *importer) Whole() error {
 	return nil
 }
 
+// checkUnique finds out whether a unique index of the state is that, as it is in a
+// state that a store has exported. It goes slice by slice, so that a compaction
+// need not wait long for the tree.
+func (im *importer) checkUnique(x *index) (err error) {
+	last := ""
+	for from := x.entries; x.Unique && from != "" && err == nil; {
+		next, n := "", 0
+		failed := im.group.db.View(func(tx *buntdb.Tx) error {
+			walk(tx, from, successor(x.entries), false, func(stored, _ string) bool {
+				if n++; n > sliceKeys {
+					next = stored
+					return false
+				}
+				tuple := x.tupleOf(stored)
+				if tuple != "" && tuple == last {
+					err = malformed("key %q has the same values as another under unique index %q", stored[len(tuple):], x.Name)
+				}
+				last = tuple
+				return err == nil
+			})
+			return nil
+		})
+		from, err = next, errors.Join(err, failed)
+	}
+	return err
+}
+
 // giveUp forgets what was staged. In DATA it is garbage now.
 func (im *importer) giveUp(why error) error {
 	im.over = why
@@ -274,8 +314,8 @@ func (im *importer) Abort() error {
 // data is served, unless it comes from the last sync: then the new data is
 // served, the store is poisoned, and which of the two Open finds is open.
 //
-// Errors: ErrMalformed (the stream is not complete), ErrDiskFull, ErrNotFound
-// (the import is over), ErrStopped, ErrUnavailable (the store is poisoned).
+// Errors: ErrMalformed (the stream is not complete, or a unique index of it is
+// none), ErrDiskFull, ErrNotFound (the import is over), ErrStopped, ErrUnavailable (the store is poisoned).
 func (im *importer) Finish() (keys int, err error) {
 	im.mu.Lock()
 	defer im.mu.Unlock()
@@ -299,15 +339,26 @@ func (im *importer) complete() error {
 	if !im.reader.ended {
 		return malformed("it is not complete")
 	}
+	g := im.group
+	for i := range g.indexes {
+		x := &g.indexes[i]
+		if err := im.stage(g.definitions+x.Name, x.stored()); err != nil {
+			return err
+		}
+	}
 	if len(im.buf) > 0 {
 		if err := im.flush(); err != nil {
+			return err
+		}
+	}
+	for i := range g.indexes {
+		if err := im.checkUnique(&g.indexes[i]); err != nil {
 			return err
 		}
 	}
 	if err := im.store.Sync(); err != nil {
 		return err
 	}
-	g := im.group
 	g.revision = im.reader.revision
 	return im.append(marker{adopted: true, number: im.number, groups: []position{{g.id, g.index, g.term, g.revision}}})
 }

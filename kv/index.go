@@ -2,300 +2,224 @@ package kv
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
-	"math"
 	"slices"
-	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/ballast-raft/ballast/messages"
-	"github.com/tidwall/buntdb"
 	"github.com/tidwall/gjson"
 )
 
-// The first byte of an encoded scalar. The gaps leave room for more kinds.
-const (
-	scalarNull   = 0x10
-	scalarFalse  = 0x20
-	scalarTrue   = 0x30
-	scalarNumber = 0x40
-	scalarString = 0x50
-)
+// IndexFunc yields the keys under which an index has a pair: any number of
+// them, each of 1 to messages.MaxIndexKey bytes, in any order; of equal ones one
+// counts. Key and value must not be changed or kept. It must depend on nothing
+// but them, as it is called on every replica, more than once for each pair and
+// from several goroutines. A panic refuses the value.
+type IndexFunc func(key, value []byte) [][]byte
 
-// maxDepth bounds the nesting of a document, as encoding/json does: its
-// validation is recursive, and a Go stack that overflows cannot be recovered.
-const maxDepth = 10000
-
-// validJSON reports whether s is one JSON document.
-func validJSON(s string) bool {
-	depth := 0
-	for i := 0; i < len(s); i++ {
-		switch s[i] {
-		case '[', '{':
-			if depth++; depth > maxDepth {
-				return false
-			}
-		case ']', '}':
-			depth--
-		case '"':
-			for i++; i < len(s) && s[i] != '"'; i++ {
-				if s[i] == '\\' {
-					i++
-				}
-			}
-		}
-	}
-	return gjson.Valid(s)
-}
-
-// appendScalar appends the encoding of a JSON value, or reports that it is not
-// a scalar.
-func appendScalar(dst []byte, r gjson.Result) ([]byte, bool) {
-	switch r.Type {
-	case gjson.Null:
-		return append(dst, scalarNull), true
-	case gjson.False:
-		return append(dst, scalarFalse), true
-	case gjson.True:
-		return append(dst, scalarTrue), true
-	case gjson.Number:
-		// A number out of range is ±Inf, which is where it belongs.
-		f, err := strconv.ParseFloat(r.Raw, 64)
-		if err != nil && !math.IsInf(f, 0) {
-			return dst, false
-		}
-		bits := math.Float64bits(f)
-		switch {
-		case f == 0:
-			bits = 1 << 63
-		case bits>>63 == 0:
-			bits |= 1 << 63
-		default:
-			bits = ^bits
-		}
-		return binary.BigEndian.AppendUint64(append(dst, scalarNumber), bits), true
-	case gjson.String:
-		return appendTerminated(append(dst, scalarString), r.Str), true
-	}
-	return dst, false
-}
-
-// skipScalar returns what follows an encoded scalar: the user's key.
-func skipScalar(s string) (rest string, ok bool) {
-	if s == "" {
-		return "", false
-	}
-	switch s[0] {
-	case scalarNull, scalarFalse, scalarTrue:
-		return s[1:], true
-	case scalarNumber:
-		if len(s) < 9 {
-			return "", false
-		}
-		return s[9:], true
-	case scalarString:
-		return skipTerminated(s[1:])
-	}
-	return "", false
-}
-
-// index is a definition with the prefix of its entries.
+// index is a definition and how far it is. It is never changed once it is in
+// machine.indexes.
 type index struct {
 	messages.IndexDefinition
-	entries string
+	// number is in the keys of its entries. It is of this store alone, so that
+	// an index of the same name never meets entries of an earlier one.
+	number  uint64
+	entries string // begins the keys of its entries
+	fn      IndexFunc
+	// building: pairs with keys below next are in the index, and no others.
+	building bool
+	next     string
+	examined uint64 // pairs, while building
+	skipped  uint64 // pairs that are older than the index and cannot be in it
 }
 
-func newIndex(group uint64, def messages.IndexDefinition) index {
-	b := append([]byte(nil), spacePrefix(indexSpace, group)...)
-	return index{IndexDefinition: def, entries: string(appendTerminated(b, def.Name))}
+func (s *DB) newIndex(group, number uint64, def messages.IndexDefinition) (index, error) {
+	x := index{IndexDefinition: def, number: number, entries: entriesPrefix(group, number)}
+	if def.Func != "" {
+		if x.fn = s.opt.Funcs[def.Func]; x.fn == nil && !s.readOnly {
+			return x, fmt.Errorf("index %q needs the function %q, which is not in Options.Funcs", def.Name, def.Func)
+		}
+	}
+	return x, nil
+}
+
+func entriesPrefix(group, number uint64) string {
+	return string(binary.AppendUvarint([]byte(spacePrefix(indexSpace, group)), number))
 }
 
 // covers reports whether an index is about the key.
 func (x *index) covers(key string) bool { return strings.HasPrefix(key, x.Prefix) }
 
-// entry returns the key of the index entry for a pair, or "" if the document
-// has no scalar at the path. The value must be valid JSON.
-func (x *index) entry(key, value string) string {
-	r := gjson.Get(value, x.Path)
-	if !r.Exists() {
-		return ""
-	}
-	b := make([]byte, 0, len(x.entries)+16+len(key))
-	b, ok := appendScalar(append(b, x.entries...), r)
-	if !ok {
-		return ""
-	}
-	return string(append(b, key...))
-}
-
-// entryKey returns the user's key in an index entry.
-func (x *index) entryKey(entry string) (key string, ok bool) {
-	return skipScalar(entry[len(x.entries):])
-}
+// reached reports whether a pair is in the index, as far as it can be.
+func (x *index) reached(key string) bool { return !x.building || key < x.next }
 
 func findIndex(indexes []index, name string) (i int, found bool) {
 	return slices.BinarySearchFunc(indexes, name, func(x index, name string) int { return strings.Compare(x.Name, name) })
 }
 
-// validPath accepts the plain part of gjson's syntax: names and array positions
-// with dots between them, and \ before a character that would mean something.
-// Wildcards, queries, modifiers and the like are refused: what they yield is
-// not promised to stay the same from one version of gjson to the next, and an
-// index must be the same on every replica.
-func validPath(path string) error {
-	bad := func(why string) error {
-		return fmt.Errorf("index path %q: %s: %w", path, why, messages.ErrInvalid)
+// value is what indexes look at. Whether it is JSON is found out once.
+type value struct {
+	text                string
+	validated, document bool
+}
+
+func (v *value) isJSON() bool {
+	if !v.validated {
+		v.validated, v.document = true, validJSON(v.text)
 	}
-	if !utf8.ValidString(path) {
-		return bad("not UTF-8")
+	return v.document
+}
+
+// entry is the stored key of an index entry.
+type entry struct {
+	key string
+	// tuple is the length of what no other entry may have, or zero if the
+	// index is not unique or a field is missing.
+	tuple int
+}
+
+// appendEntries appends the entries of a pair. The error is why the pair cannot
+// be in the index, and depends on the definition and the pair alone.
+func (x *index) appendEntries(dst []entry, key string, v *value) ([]entry, error) {
+	if x.Func != "" {
+		return x.appendKeys(dst, key, v)
 	}
-	empty := true
-	for i := 0; i < len(path); i++ {
-		switch path[i] {
-		case '.':
-			if empty {
-				return bad("an empty name")
-			}
-			empty = true
-			continue
-		case '\\':
-			if i++; i == len(path) {
-				return bad("nothing after the backslash")
-			}
-		case '|', '#', '@', '*', '?', '!', '{', '}', '[', ']', '(', ')':
-			return bad(fmt.Sprintf("%q needs a backslash before it", path[i]))
+	if !v.isJSON() {
+		return dst, fmt.Errorf("under index %q: %w", x.Name, messages.ErrNotJSON)
+	}
+	b := append(make([]byte, 0, len(x.entries)+16*len(x.Fields)+len(key)), x.entries...)
+	any, all := false, true
+	for i := range x.Fields {
+		f := &x.Fields[i]
+		var ok bool
+		b, ok = appendField(b, f, gjson.Get(v.text, f.Path))
+		any, all = any || ok, all && ok
+	}
+	if !any {
+		return dst, nil
+	}
+	if n := len(b) - len(x.entries); n > messages.MaxIndexKey {
+		return dst, x.tooLarge(n)
+	}
+	return append(dst, x.entry(b, key, all)), nil
+}
+
+func (x *index) entry(b []byte, key string, whole bool) entry {
+	e := entry{}
+	if x.Unique && whole {
+		e.tuple = len(b)
+	}
+	e.key = string(append(b, key...))
+	return e
+}
+
+func (x *index) tooLarge(n int) error {
+	return fmt.Errorf("an entry of %d bytes, at most %d, under index %q: %w", n, messages.MaxIndexKey, x.Name, messages.ErrTooLarge)
+}
+
+// appendKeys appends an entry for each key that the registered function yields.
+func (x *index) appendKeys(dst []entry, key string, v *value) (_ []entry, err error) {
+	before := len(dst)
+	defer func() {
+		if p := recover(); p != nil {
+			dst, err = dst[:before], fmt.Errorf("function %q of index %q panicked: %v: %w", x.Func, x.Name, p, messages.ErrInvalid)
 		}
-		empty = false
+	}()
+	keys := x.fn([]byte(key), []byte(v.text))
+	if len(keys) > 1 {
+		keys = slices.Clone(keys)
+		slices.SortFunc(keys, slices.Compare)
+		keys = slices.CompactFunc(keys, slices.Equal)
 	}
-	if empty {
-		return bad("an empty name")
+	for _, k := range keys {
+		if len(k) == 0 {
+			return dst[:before], fmt.Errorf("function %q of index %q yields an empty key: %w", x.Func, x.Name, messages.ErrInvalid)
+		}
+		if len(k) > messages.MaxIndexKey {
+			return dst[:before], x.tooLarge(len(k))
+		}
+		b := append(make([]byte, 0, len(x.entries)+len(k)+2+len(key)), x.entries...)
+		dst = append(dst, x.entry(appendTerminated(b, string(k)), key, true))
 	}
-	return nil
+	return dst, nil
 }
 
-// storedDefinition is the JSON of an index definition in DATA and in the state
-// stream. The name is beside it. Prefix is base64: it may be any bytes.
-type storedDefinition struct {
-	Path   string `json:"path"`
-	Prefix []byte `json:"prefix,omitempty"`
+// entryKey returns the user's key in an index entry without its prefix.
+func (x *index) entryKey(entry string) (key string, ok bool) {
+	if x.Func != "" {
+		return skipTerminated(entry, 0)
+	}
+	for i := range x.Fields {
+		if entry, ok = skipField(entry, x.Fields[i].Descending); !ok {
+			return "", false
+		}
+	}
+	return entry, true
 }
 
-func encodeDefinition(def messages.IndexDefinition) string {
-	b, err := json.Marshal(storedDefinition{Path: def.Path, Prefix: []byte(def.Prefix)})
+// tupleOf returns the part of a stored entry that no other may have, or "".
+func (x *index) tupleOf(stored string) string {
+	rest := stored[len(x.entries):]
+	for i := range x.Fields {
+		if rest == "" || rest[0] == scalarMissing || rest[0] == ^byte(scalarMissing) {
+			return ""
+		}
+		rest, _ = skipField(rest, x.Fields[i].Descending)
+	}
+	if x.Func != "" {
+		rest, _ = skipTerminated(rest, 0)
+	}
+	return stored[:len(stored)-len(rest)]
+}
+
+// stored is what DATA holds of an index, under its name.
+func (x *index) stored() string {
+	b := binary.AppendUvarint(nil, x.number)
+	b = binary.AppendUvarint(b, x.skipped)
+	if x.building {
+		b = append(b, 1)
+		b = binary.AppendUvarint(b, x.examined)
+		b = binary.AppendUvarint(b, uint64(len(x.next)))
+		b = append(b, x.next...)
+	} else {
+		b = append(b, 0)
+	}
+	return string(x.Encode(b))
+}
+
+// loadIndex decodes what stored made.
+func (s *DB) loadIndex(group uint64, name, stored string) (x index, err error) {
+	bad := fmt.Errorf("index %q: %w", name, messages.ErrMalformed)
+	rest, ok := stored, true
+	next := func() (n uint64) {
+		if ok {
+			n, rest, ok = cutUvarint(rest)
+		}
+		return n
+	}
+	number, skipped := next(), next()
+	if !ok || rest == "" || rest[0] > 1 {
+		return x, bad
+	}
+	building := rest[0] == 1
+	rest = rest[1:]
+	var examined uint64
+	at := ""
+	if building {
+		examined = next()
+		n := next()
+		if !ok || n > uint64(len(rest)) {
+			return x, bad
+		}
+		at, rest = rest[:n], rest[n:]
+	}
+	def, err := messages.DecodeIndexDefinition(name, []byte(rest))
 	if err != nil {
-		panic("kv: a definition cannot be encoded: " + err.Error()) // it holds strings only
+		return x, err
 	}
-	return string(b)
-}
-
-// decodeDefinition is strict: only what encodeDefinition made is accepted, so
-// that the same state has the same bytes.
-func decodeDefinition(name, encoded string) (def messages.IndexDefinition, err error) {
-	var s storedDefinition
-	if err := json.Unmarshal([]byte(encoded), &s); err != nil {
-		return def, fmt.Errorf("definition of index %q: %w: %w", name, messages.ErrMalformed, err)
+	if x, err = s.newIndex(group, number, def); err != nil {
+		return x, fmt.Errorf("group %d: %w: %w", group, messages.ErrIncompatible, err)
 	}
-	def = messages.IndexDefinition{Name: name, Prefix: string(s.Prefix), Path: s.Path}
-	if err := messages.CreateIndexOperation(def).Validate(); err != nil {
-		return def, fmt.Errorf("%w: %w", messages.ErrMalformed, err)
-	}
-	if err := validPath(def.Path); err != nil {
-		return def, fmt.Errorf("%w: %w", messages.ErrMalformed, err)
-	}
-	if encodeDefinition(def) != encoded {
-		return def, fmt.Errorf("definition of index %q is not in its one form: %w", name, messages.ErrMalformed)
-	}
-	return def, nil
-}
-
-// createIndex adds an index over the data as the batch sees it.
-func (b *batch) createIndex(def messages.IndexDefinition) messages.Result {
-	if err := validPath(def.Path); err != nil {
-		return messages.Result{Err: fmt.Errorf("kv: create index: %w", err)}
-	}
-	at, found := findIndex(b.indexes, def.Name)
-	if found {
-		if b.indexes[at].IndexDefinition == def {
-			return messages.Result{Existed: true}
-		}
-		return messages.Result{Existed: true, Err: fmt.Errorf("kv: create index %q: the name has another definition: %w", def.Name, messages.ErrConflict)}
-	}
-	x := newIndex(b.group.id, def)
-	from := b.group.data + def.Prefix
-	var entries []string
-	isJSON := true
-	add := func(stored, set string) bool {
-		_, value := valueOf(set)
-		if !validJSON(value) {
-			isJSON = false
-			return false
-		}
-		if e := x.entry(stored[len(b.group.data):], value); e != "" {
-			entries = append(entries, e)
-		}
-		return true
-	}
-	b.src.walk(from, successor(from), false, func(key, value string) bool {
-		if _, changed := b.changes[key]; changed {
-			return true
-		}
-		return add(key, value)
-	})
-	for key, c := range b.changes {
-		if isJSON && c.set && strings.HasPrefix(key, from) {
-			add(key, c.value)
-		}
-	}
-	if !isJSON {
-		return messages.Result{Err: fmt.Errorf("kv: create index %q: a value under its prefix: %w", def.Name, messages.ErrNotJSON)}
-	}
-	for _, e := range entries {
-		b.setEntry(e)
-	}
-	stored := b.group.definitions + def.Name
-	old, had := b.lookup(stored)
-	b.set(stored, encodeDefinition(def), old, had)
-	b.indexes = slices.Insert(slices.Clone(b.indexes), at, x)
-	return messages.Result{Version: b.revision}
-}
-
-// dropIndex removes an index and its entries.
-func (b *batch) dropIndex(name string) messages.Result {
-	at, found := findIndex(b.indexes, name)
-	if !found {
-		return messages.Result{Err: fmt.Errorf("kv: drop index %q: %w", name, messages.ErrNotFound)}
-	}
-	x := b.indexes[at]
-	b.src.walk(x.entries, successor(x.entries), false, func(key, _ string) bool {
-		b.removeEntry(key)
-		return true
-	})
-	for key, c := range b.changes {
-		if c.set && strings.HasPrefix(key, x.entries) {
-			b.removeEntry(key)
-		}
-	}
-	stored := b.group.definitions + name
-	old, had := b.lookup(stored)
-	b.remove(stored, old, had)
-	b.indexes = slices.Delete(slices.Clone(b.indexes), at, at+1)
-	return messages.Result{Existed: true, Version: b.revision}
-}
-
-// walk calls fn for the stored keys in [lower, upper), in order, until it
-// returns false.
-func walk(tx *buntdb.Tx, lower, upper string, reverse bool, fn func(key, value string) bool) {
-	// The only errors are a closed transaction and an unknown index of
-	// buntdb's, and we have neither.
-	if reverse {
-		_ = tx.DescendLessOrEqual("", upper, func(key, value string) bool {
-			return key == upper || key >= lower && fn(key, value)
-		})
-		return
-	}
-	_ = tx.AscendGreaterOrEqual("", lower, func(key, value string) bool {
-		return key < upper && fn(key, value)
-	})
+	x.building, x.next, x.examined, x.skipped = building, at, examined, skipped
+	return x, nil
 }

@@ -55,7 +55,7 @@ type GroupReport struct {
 	// Revision is the version of the latest change.
 	Revision uint64
 	// Indexes are the names of its indexes, sorted, and Entries the number of
-	// entries in them.
+	// index entries, also of those that are left of an index that is gone.
 	Indexes []string
 	Entries int
 }

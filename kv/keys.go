@@ -2,7 +2,6 @@ package kv
 
 import (
 	"encoding/binary"
-	"strings"
 
 	"github.com/ballast-raft/ballast/messages"
 )
@@ -17,9 +16,9 @@ const (
 	indexSpace      = 'i'
 )
 
-// maxStoredKey bounds a key in buntdb: an index entry holds a whole string of a
-// value, in which every byte may need two.
-const maxStoredKey = 1 + binary.MaxVarintLen64 + 2*messages.MaxIndexName + 2 + 1 + 2*messages.MaxValue + 2 + messages.MaxKey
+// maxStoredKey bounds a key in buntdb, which is longest for an index entry: the
+// key from a function may need two bytes for one.
+const maxStoredKey = 1 + 2*binary.MaxVarintLen64 + 2*messages.MaxIndexKey + 2 + messages.MaxKey
 
 // maxStoredValue bounds a value in buntdb: that of a pair has its version before
 // it.
@@ -43,22 +42,10 @@ func splitKey(key string) (space byte, group uint64, rest string, ok bool) {
 	default:
 		return 0, 0, "", false
 	}
-	var w int
-	for shift := 0; ; shift += 7 {
-		w++
-		if w >= len(key) || w > binary.MaxVarintLen64 {
-			return 0, 0, "", false
-		}
-		c := key[w]
-		if w == binary.MaxVarintLen64 && c > 1 || c == 0 && w > 1 {
-			return 0, 0, "", false
-		}
-		group |= uint64(c&0x7f) << shift
-		if c < 0x80 {
-			break
-		}
+	group, rest, ok = cutUvarint(key[1:])
+	if !ok {
+		return 0, 0, "", false
 	}
-	rest = key[w+1:]
 	return key[0], group, rest, rest != ""
 }
 
@@ -72,36 +59,17 @@ func successor(prefix string) string {
 	return prefix[:i] + string([]byte{prefix[i] + 1})
 }
 
-// appendTerminated appends s so that the result sorts as s does, whatever
-// follows it.
-func appendTerminated(dst []byte, s string) []byte {
-	for {
-		i := strings.IndexByte(s, 0)
-		if i < 0 {
-			break
+// cutUvarint splits off a minimal uvarint.
+func cutUvarint(s string) (n uint64, rest string, ok bool) {
+	for i := 0; i < len(s) && i < binary.MaxVarintLen64; i++ {
+		c := s[i]
+		if i == binary.MaxVarintLen64-1 && c > 1 || c == 0 && i > 0 {
+			return 0, "", false
 		}
-		dst = append(dst, s[:i]...)
-		dst = append(dst, 0, 0xff)
-		s = s[i+1:]
-	}
-	dst = append(dst, s...)
-	return append(dst, 0, 1)
-}
-
-// skipTerminated returns what follows a string that appendTerminated encoded.
-func skipTerminated(s string) (rest string, ok bool) {
-	for {
-		i := strings.IndexByte(s, 0)
-		if i < 0 || i+1 == len(s) {
-			return "", false
-		}
-		switch s[i+1] {
-		case 1:
-			return s[i+2:], true
-		case 0xff:
-			s = s[i+2:]
-		default:
-			return "", false
+		n |= uint64(c&0x7f) << (7 * i)
+		if c < 0x80 {
+			return n, s[i+1:], true
 		}
 	}
+	return 0, "", false
 }

@@ -123,6 +123,7 @@ type queries interface {
 	Scan(q messages.Scan) (pairs []messages.Pair, next []byte, err error)
 	CountKeys(q messages.Scan) (n int, next []byte, err error)
 	Query(q messages.QueryIndex) (pairs []messages.Pair, next []byte, err error)
+	Count(q messages.QueryIndex) (n int, next []byte, err error)
 }
 
 // reader is a store or a view with the lookups of one group.
@@ -277,7 +278,9 @@ func TestOperationsOfOneCallSeeEachOther(t *testing.T) {
 
 func TestBadInput(t *testing.T) {
 	db := open(t, t.TempDir(), lazy)
-	mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Path: "n"}))
+	for group := range uint64(2) {
+		mustWrite(t, db, group, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Fields: messages.Paths("n")}))
+	}
 	for i := range 20 {
 		mustWrite(t, db, 0, put(fmt.Sprintf("k%02d", i), fmt.Sprintf(`{"n":%d}`, i)))
 	}
@@ -321,7 +324,8 @@ func TestBadInput(t *testing.T) {
 	}
 	for i, q := range []messages.QueryIndex{
 		{Limit: -1}, {MaxBytes: -1}, {Equal: "1", Min: "1"}, {Equal: "1", Max: "1"},
-		{Equal: "x"}, {Equal: "{}"}, {Equal: "[1]"}, {Min: "nul"}, {Max: `"a`}, {Max: "1 2"}, {Equal: " "},
+		{Prefix: "1", Min: "1"}, {MinExclusive: true}, {Max: "1", MinExclusive: true},
+		{Equal: "x"}, {Equal: "{}"}, {Equal: "[]"}, {Equal: "[[1]]"}, {Equal: "[1,2]"}, {Equal: "1", Prefix: "a"}, {Min: "nul"}, {Max: `"a`}, {Max: "1 2"}, {Equal: " "},
 		{Min: "2", Max: "1"}, {Min: `"a"`, Max: "1"},
 		{Cursor: queryCursor, Reverse: true}, {Cursor: queryCursor, Min: "0"}, {Cursor: cursor}, {Cursor: b("q")},
 		{Cursor: queryCursor, Group: 1},
@@ -336,7 +340,7 @@ func TestBadInput(t *testing.T) {
 	want(t, "query", err, messages.ErrNotFound)
 
 	def := func(name, path, prefix string) messages.Operation {
-		return messages.CreateIndexOperation(messages.IndexDefinition{Name: name, Path: path, Prefix: prefix})
+		return messages.CreateIndexOperation(messages.IndexDefinition{Name: name, Fields: messages.Paths(path), Prefix: prefix})
 	}
 	for _, c := range []struct {
 		op  messages.Operation
@@ -350,6 +354,7 @@ func TestBadInput(t *testing.T) {
 		{def("x", "a*", ""), messages.ErrInvalid}, {def("x", "a.#", ""), messages.ErrInvalid}, {def("x", "@this", ""), messages.ErrInvalid},
 		{def("x", "a|b", ""), messages.ErrInvalid}, {def("x", `a\`, ""), messages.ErrInvalid}, {def("x", "a\xff", ""), messages.ErrInvalid},
 		{def("n", "other", ""), messages.ErrConflict},
+		{messages.CreateIndexOperation(messages.IndexDefinition{Name: "x", Func: "unknown"}), messages.ErrInvalid},
 		{messages.DropIndexOperation("other"), messages.ErrNotFound},
 	} {
 		r := write(t, db, 0, c.op)[0]
@@ -593,7 +598,7 @@ func TestInspectChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	db := open(t, dir, lazy)
-	mustWrite(t, db, 1, put("a", `{"v":1}`), put("b", `{}`), messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Path: "v"}))
+	mustWrite(t, db, 1, put("a", `{"v":1}`), put("b", `{}`), messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Fields: messages.Paths("v")}))
 	if _, err := db.Apply(2, []messages.Entry{entry(1, put("x", "1"))}); err != nil {
 		t.Fatal(err)
 	}

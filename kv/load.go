@@ -205,12 +205,15 @@ func (g *machine) load(tx *buntdb.Tx, c loaded) error {
 	if had {
 		g.live -= setLen(c.key, old)
 	}
-	if c.key[0] == dataSpace && had == !c.set {
-		if c.set {
-			g.keys++
-		} else {
-			g.keys--
-		}
+	ok := true
+	switch {
+	case c.set && !had:
+		ok = g.count(c.key, 1)
+	case !c.set:
+		ok = g.count(c.key, -1)
+	}
+	if !ok {
+		return malformed("an index entry without a number")
 	}
 	return nil
 }

@@ -26,6 +26,8 @@ type DB struct {
 	dir  string
 	opt  Options
 	lock *durable.Lock
+	// readOnly: it was opened by OpenReadOnly.
+	readOnly bool
 
 	// maintaining is held by Maintain and Compact, syncing by Sync and by what
 	// replaces or closes the file, and writing by whatever changes the store.
@@ -36,6 +38,7 @@ type DB struct {
 	syncing     sync.Mutex
 	synced      uint64 // sequence; guarded by syncing
 	writing     sync.Mutex
+	turn        uint64 // the group that MaintainIndexes has served last; guarded by writing
 
 	mu        sync.RWMutex // guards everything below and what it points to
 	gen       *generation
@@ -47,6 +50,8 @@ type DB struct {
 	compacting bool
 	// retired are groups that were replaced: Maintain frees their memory.
 	retired []*machine
+	// due are groups with work for MaintainIndexes.
+	due map[uint64]struct{}
 	// live is what DATA would hold of commands if each key had one.
 	live    int64
 	poison  error // why nothing can be changed any more
@@ -68,7 +73,7 @@ func Open(dir string, opt Options) (*DB, error) {
 		return nil, err
 	}
 	opt = opt.withDefaults()
-	s := &DB{dir: filepath.Clean(dir), opt: opt}
+	s := &DB{dir: filepath.Clean(dir), opt: opt, due: map[uint64]struct{}{}}
 	err := durable.MkdirAll(opt.Disk, s.dir)
 	if err == nil {
 		s.lock, err = durable.LockDir(s.dir)
@@ -158,8 +163,13 @@ func (s *DB) survey(path, markPath string) (sv survey, k knowledge, err error) {
 	}
 	l := startLoader(s.tree)
 	sv, err = examine(f, info.Size(), visitor{l.changed, l.marked}, markOffset(markPath)...)
-	err = errors.Join(err, l.finish())
+	loaded := l.finish()
 	s.groups, s.imports = l.groups, l.newest
+	if err == nil && errors.Is(loaded, messages.ErrMalformed) {
+		err = &messages.CorruptError{Path: path, Offset: -1, Index: sv.last.index, Reason: "an index entry", Err: loaded}
+	} else {
+		err = errors.Join(err, loaded)
+	}
 	if err != nil {
 		return sv, k, err
 	}
@@ -182,11 +192,14 @@ func (s *DB) serve(path string, sv survey) error {
 		}
 		m.index, m.term, m.revision = p.index, p.term, p.revision
 	}
-	if err := s.readDefinitions(); err != nil {
+	if err := s.readIndexes(); errors.Is(err, messages.ErrIncompatible) {
+		return err
+	} else if err != nil {
 		return &messages.CorruptError{Path: path, Offset: -1, Index: sv.last.index, Reason: "an index definition", Err: err}
 	}
 	for _, g := range s.groups {
 		s.live += g.live
+		s.settle(g)
 	}
 	return nil
 }
@@ -239,15 +252,16 @@ func exists(path string) (bool, error) {
 	return err == nil, err
 }
 
-// readDefinitions reads the index definitions of every group.
-func (s *DB) readDefinitions() error {
+// readIndexes reads the index definitions of every group.
+func (s *DB) readIndexes() error {
 	for _, g := range s.groups {
 		var bad error
 		err := g.db.View(func(tx *buntdb.Tx) error {
 			walk(tx, g.definitions, successor(g.definitions), false, func(key, value string) bool {
-				var def messages.IndexDefinition
-				if def, bad = decodeDefinition(key[len(g.definitions):], value); bad == nil {
-					g.indexes = append(g.indexes, newIndex(g.id, def))
+				var x index
+				if x, bad = s.loadIndex(g.id, key[len(g.definitions):], value); bad == nil {
+					g.indexes = append(g.indexes, x)
+					g.numbers = max(g.numbers, x.number)
 				}
 				return bad == nil
 			})

@@ -34,6 +34,14 @@ type Options struct {
 	// a step, so a smaller one serves them better; a larger one costs fewer
 	// markers. An import writes 256 KiB at a time, or this if it is less.
 	CommitBytes int64
+	// Funcs are the functions that indexes may name. Every replica must have the
+	// same ones before such an index is created, or they would differ. Open
+	// fails with ErrIncompatible if an index has one that is missing here.
+	Funcs map[string]IndexFunc
+	// IndexSliceKeys is how many pairs a slice of building an index covers, unless
+	// 128 KiB of values come first. Zero means 128, with which writers wait
+	// about 1 ms for a slice. More build faster, as every slice costs a marker.
+	IndexSliceKeys int64
 	// ReserveBytes is the disk space, in bytes, that changes leave free: the
 	// log and the snapshots on the same disk need some to make room. Zero
 	// means 1 MiB.
@@ -57,6 +65,7 @@ const (
 	defaultMaxViewBytes = 64 << 20
 	defaultMaxTxnBytes  = 4 << 20
 	defaultCommitBytes  = 4 << 20
+	defaultIndexSlice   = 128
 	defaultReserveBytes = 1 << 20
 	defaultMaxGarbage   = 50
 	defaultMinGarbage   = 8 << 20
@@ -69,8 +78,8 @@ func (o Options) Validate() error {
 	for _, f := range []struct {
 		name  string
 		value int64
-	}{{"MaxViewBytes", o.MaxViewBytes}, {"MaxTxnBytes", o.MaxTxnBytes}, {"CommitBytes", o.CommitBytes}, {"ReserveBytes", o.ReserveBytes}, {"MinGarbageBytes", o.MinGarbageBytes},
-		{"MaintainBytes", o.MaintainBytes}} {
+	}{{"MaxViewBytes", o.MaxViewBytes}, {"MaxTxnBytes", o.MaxTxnBytes}, {"CommitBytes", o.CommitBytes}, {"IndexSliceKeys", o.IndexSliceKeys},
+		{"ReserveBytes", o.ReserveBytes}, {"MinGarbageBytes", o.MinGarbageBytes}, {"MaintainBytes", o.MaintainBytes}} {
 		if f.value < 0 {
 			errs = append(errs, fmt.Errorf("kv: option %s is %d, but must not be negative: %w", f.name, f.value, messages.ErrInvalid))
 		}
@@ -96,6 +105,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.CommitBytes == 0 {
 		o.CommitBytes = defaultCommitBytes
+	}
+	if o.IndexSliceKeys == 0 {
+		o.IndexSliceKeys = defaultIndexSlice
 	}
 	if o.ReserveBytes == 0 {
 		o.ReserveBytes = defaultReserveBytes

@@ -163,8 +163,10 @@ func parseDefinition(b []byte) (def messages.IndexDefinition, n int, err error) 
 	if err != nil || n == 0 {
 		return def, 0, err
 	}
-	def, err = decodeDefinition(name, encoded)
-	return def, n, err
+	if def, err = messages.DecodeIndexDefinition(name, []byte(encoded)); err != nil {
+		return def, 0, malformed("%w", err)
+	}
+	return def, n, nil
 }
 
 // took counts the n bytes of a record that is not a page.

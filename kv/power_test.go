@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -38,7 +39,7 @@ func (d besideDisk) Sync(f *os.File) error {
 
 // powerLife is a life of a store that does everything that it can: writes,
 // imports that are finished and given up, compactions that go on beside them,
-// views, syncs, and being opened again. The same seed gives the same life.
+// indexes that are built, in slices of two pairs, and dropped, exports, syncs, and being opened again. The same seed gives the same life.
 type powerLife struct {
 	t    *testing.T
 	rng  *rand.Rand
@@ -79,7 +80,7 @@ func (l *powerLife) note(synced bool) {
 func (l *powerLife) begin() {
 	l.open()
 	l.note(true)
-	mustWrite(l.t, l.db, 2, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Path: "n"}))
+	mustWrite(l.t, l.db, 2, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Fields: messages.Paths("n")}))
 	l.note(false)
 }
 
@@ -89,7 +90,7 @@ func (l *powerLife) value() string {
 
 func (l *powerLife) step() {
 	key := func() string { return fmt.Sprint("key-", l.rng.IntN(6)) }
-	switch k := l.rng.IntN(20); {
+	switch k := l.rng.IntN(26); {
 	case k < 5:
 		ops := []messages.Operation{put(key(), l.value()), put(key(), l.value()), del(key())}
 		mustWrite(l.t, l.db, 1+uint64(l.rng.IntN(2)), ops[:1+l.rng.IntN(3)]...)
@@ -122,6 +123,8 @@ func (l *powerLife) step() {
 		l.look("compacted")
 	case k < 19:
 		l.viewing()
+	case k < 25:
+		l.indexing()
 	default:
 		l.close()
 		l.open()
@@ -151,7 +154,7 @@ func (l *powerLife) importing() {
 	case l.im == nil:
 		other := open(l.t, memDir(l.t), lazy)
 		if l.rng.IntN(2) == 0 {
-			mustWrite(l.t, other, 1, messages.CreateIndexOperation(messages.IndexDefinition{Name: "m", Path: "n"}))
+			mustWrite(l.t, other, 1, messages.CreateIndexOperation(messages.IndexDefinition{Name: "m", Fields: messages.Paths("n")}))
 		}
 		for i := range 1 + l.rng.IntN(6) {
 			mustWrite(l.t, other, 1, put(fmt.Sprint("key-", i), l.value()))
@@ -176,6 +179,31 @@ func (l *powerLife) importing() {
 		l.im = nil
 		l.note(true)
 	}
+}
+
+// indexing creates, drops, and goes on with what is begun.
+func (l *powerLife) indexing() {
+	group := 1 + uint64(l.rng.IntN(2))
+	op := messages.DropIndexOperation("x")
+	switch l.rng.IntN(6) {
+	case 0:
+	case 1:
+		op = messages.CreateIndexOperation(messages.IndexDefinition{Name: "x", Fields: messages.Paths("pad", "n")})
+	case 2:
+		op = messages.CreateIndexOperation(messages.IndexDefinition{Name: "x", Fields: messages.Paths("pad"), Unique: true})
+		for range 1 + l.rng.IntN(3) {
+			_, err := l.db.Prepare(group, op)
+			l.check(err)
+			l.note(false)
+		}
+	default:
+		l.check(l.db.MaintainIndexes())
+		l.note(false)
+		return
+	}
+	_, err := l.db.Write(group, []messages.Operation{op})
+	l.check(err)
+	l.note(false)
 }
 
 func (l *powerLife) viewing() {
@@ -204,7 +232,7 @@ func TestEveryCrash(t *testing.T) {
 	compactions, images := 0, 0
 	for seed := range uint64(*crashSeeds) {
 		life := func(dir string, opt kv.Options) *powerLife {
-			opt.CommitBytes, opt.MaxGarbagePercent, opt.MinGarbageBytes, opt.MaintainBytes = 1<<20, 1, 1, 1
+			opt.CommitBytes, opt.MaxGarbagePercent, opt.MinGarbageBytes, opt.MaintainBytes, opt.IndexSliceKeys = 1<<20, 1, 1, 1, 2
 			l := &powerLife{t: t, rng: rand.New(rand.NewPCG(seed, 1)), dir: dir, look: func(string) {}}
 			opt.Disk = besideDisk{opt.Disk, l.beside}
 			l.opt = opt
@@ -264,7 +292,7 @@ func afterPowerCut(dir string, allowed []string) error {
 		if err != nil || rep.Damage != nil {
 			return fmt.Errorf("round %d: inspect: %w", round, errors.Join(err, rep.Damage))
 		}
-		db, err := kv.Open(dir, kv.Options{Disk: lazyDisk{}})
+		db, err := kv.Open(dir, kv.Options{Disk: lazyDisk{}, IndexSliceKeys: 2})
 		if err != nil {
 			return fmt.Errorf("round %d: %w", round, err)
 		}
@@ -285,8 +313,40 @@ func afterPowerCut(dir string, allowed []string) error {
 			return err
 		}
 		allowed = []string{got}
+		if round == 1 {
+			if err := wholeIndexes(db); err != nil {
+				return err
+			}
+		}
 		if err := db.Close(); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// wholeIndexes goes on with what was begun, until every index has all that it is
+// about, and there is no entry besides.
+func wholeIndexes(db *kv.DB) error {
+	for db.IndexesDue() {
+		if err := db.MaintainIndexes(); err != nil {
+			return err
+		}
+	}
+	for _, g := range db.Groups() {
+		pairs, _, err := db.Scan(messages.Scan{Group: g})
+		if err != nil {
+			return err
+		}
+		for _, x := range db.Indexes(g) {
+			got, _, err := db.Query(messages.QueryIndex{Group: g, Name: x.Name})
+			if err != nil {
+				return err
+			}
+			want, _ := refQuery(x.IndexDefinition, pairs, messages.QueryIndex{})
+			if x.Building || x.Entries != len(want) || !reflect.DeepEqual(got, want) {
+				return fmt.Errorf("group %d: index %+v has %q, and should have %q", g, x, got, want)
+			}
 		}
 	}
 	return nil

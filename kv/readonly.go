@@ -16,12 +16,12 @@ var errReadOnly = errors.New("it was opened for reading")
 
 // OpenReadOnly opens the store in dir for Get, MultiGet, Scan, Query and what
 // tells about it, and changes nothing: a torn write at the end stays where it is
-// and is not read, and unfinished files stay. Changes, Sync and views fail with
+// and is not read, and unfinished files stay. It needs no Options.Funcs. Changes, Sync and views fail with
 // ErrUnavailable. If the directory has a lock file the store is locked.
 //
 // Errors: *messages.CorruptError, ErrLocked, ErrIncompatible, fs.ErrNotExist.
 func OpenReadOnly(dir string) (*DB, error) {
-	s := &DB{dir: filepath.Clean(dir), opt: Options{}.withDefaults(), poison: errReadOnly}
+	s := &DB{dir: filepath.Clean(dir), opt: Options{}.withDefaults(), due: map[uint64]struct{}{}, poison: errReadOnly, readOnly: true}
 	if err := s.read(); err != nil {
 		return nil, fmt.Errorf("kv: open %s for reading: %w", dir, errors.Join(err, s.release()))
 	}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/ballast-raft/ballast/messages"
 	"github.com/tidwall/buntdb"
-	"github.com/tidwall/gjson"
 )
 
 // Bounds of one Scan or Query. A larger Limit or MaxBytes counts as these.
@@ -217,6 +216,22 @@ const (
 	queryCursor = 'q'
 )
 
+// walk calls fn for the stored keys in [lower, upper), in order, until it
+// returns false.
+func walk(tx *buntdb.Tx, lower, upper string, reverse bool, fn func(key, value string) bool) {
+	// The only errors are a closed transaction and an unknown index of
+	// buntdb's, and we have neither.
+	if reverse {
+		_ = tx.DescendLessOrEqual("", upper, func(key, value string) bool {
+			return key == upper || key >= lower && fn(key, value)
+		})
+		return
+	}
+	_ = tx.AscendGreaterOrEqual("", lower, func(key, value string) bool {
+		return key < upper && fn(key, value)
+	})
+}
+
 func cursorSum(body []byte, query [][]byte, reverse bool) uint32 {
 	sum := crc32.Checksum(body, castagnoli)
 	for _, q := range query {
@@ -347,125 +362,6 @@ func (r *reads) scan(q messages.Scan, add func(key, stored string) bool) (next [
 		return nil, err
 	}
 	return encodeCursor(scanCursor, last[len(data):], query, q.Reverse), nil
-}
-
-// bound encodes a JSON scalar.
-func bound(name, text string) (string, error) {
-	if validJSON(text) {
-		if b, ok := appendScalar(nil, gjson.Parse(text)); ok {
-			return string(b), nil
-		}
-	}
-	return "", fmt.Errorf("%s %q is not a JSON scalar: %w", name, text, messages.ErrInvalid)
-}
-
-// Query returns pairs in the order of an index, at one point in time, and the
-// cursor for those that follow. See messages.QueryIndex.
-//
-// Errors: ErrNotFound (no such index), ErrInvalid (a bound is not a JSON scalar,
-// Equal together with Min or Max, Min > Max, a negative limit, a cursor that is
-// not one of this query).
-func (s *DB) Query(q messages.QueryIndex) (pairs []messages.Pair, next []byte, err error) {
-	return s.reads(q.Group).Query(q)
-}
-
-// Query is DB.Query in this data.
-func (r *reads) Query(q messages.QueryIndex) (pairs []messages.Pair, next []byte, err error) {
-	q.Group = r.group
-	p, err := newPage(q.Limit, q.MaxBytes, false)
-	if err != nil {
-		return nil, nil, fmt.Errorf("kv: query: %w", err)
-	}
-	if q.Equal != "" {
-		if q.Min != "" || q.Max != "" {
-			return nil, nil, fmt.Errorf("kv: query: equal excludes min and max: %w", messages.ErrInvalid)
-		}
-		q.Min, q.Max = q.Equal, q.Equal
-	}
-	x := newIndex(q.Group, messages.IndexDefinition{Name: q.Name})
-	lower, upper := x.entries, successor(x.entries)
-	if q.Min != "" {
-		b, err := bound("min", q.Min)
-		if err != nil {
-			return nil, nil, fmt.Errorf("kv: query: %w", err)
-		}
-		lower += b
-	}
-	if q.Max != "" {
-		b, err := bound("max", q.Max)
-		if err != nil {
-			return nil, nil, fmt.Errorf("kv: query: %w", err)
-		}
-		upper = successor(x.entries + b)
-	}
-	if lower >= upper {
-		return nil, nil, fmt.Errorf("kv: query: min %s is after max %s: %w", q.Min, q.Max, messages.ErrInvalid)
-	}
-	query := [][]byte{[]byte(x.entries), []byte(lower), []byte(upper)}
-	if len(q.Cursor) > 0 {
-		at, err := decodeCursor(q.Cursor, queryCursor, query, q.Reverse)
-		if err != nil {
-			return nil, nil, fmt.Errorf("kv: query: %w", err)
-		}
-		if q.Reverse {
-			upper = x.entries + at
-		} else {
-			lower = x.entries + at + "\x00"
-		}
-	}
-	last := ""
-	err = r.in(func(src source, indexes []index) error {
-		if _, found := findIndex(indexes, q.Name); !found {
-			return messages.ErrNotFound
-		}
-		data := spacePrefix(dataSpace, q.Group)
-		var bad error
-		src.walk(lower, upper, q.Reverse, func(entry, _ string) bool {
-			key, ok := x.entryKey(entry)
-			stored, found := src.get(data + key)
-			if !ok || !found {
-				bad = fmt.Errorf("an entry without a pair: %w", messages.ErrCorrupt)
-				return false
-			}
-			if !p.add(key, stored) {
-				return false
-			}
-			last = entry
-			bad = r.note(data+key, data+key+"\x00")
-			return bad == nil
-		})
-		switch { // as far as it was read
-		case bad != nil:
-			return bad
-		case p.more && q.Reverse:
-			return r.note(last, upper)
-		case p.more:
-			return r.note(lower, last+"\x00")
-		}
-		return r.note(lower, upper)
-	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("kv: query index %q: %w", q.Name, err)
-	}
-	if p.more {
-		next = encodeCursor(queryCursor, last[len(x.entries):], query, q.Reverse)
-	}
-	return p.pairs, next, nil
-}
-
-// Indexes returns the definitions of a group's indexes, sorted by name.
-func (s *DB) Indexes(group uint64) []messages.IndexDefinition {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	g := s.groups[group]
-	if g == nil {
-		return nil
-	}
-	var defs []messages.IndexDefinition
-	for _, x := range g.indexes {
-		defs = append(defs, x.IndexDefinition)
-	}
-	return defs
 }
 
 // Groups lists the groups that have data, an index or an applied index, in

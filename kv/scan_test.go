@@ -2,7 +2,7 @@ package kv_test
 
 import (
 	"errors"
-	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -74,7 +74,7 @@ func TestIndex(t *testing.T) {
 	}
 	want = strings.TrimSpace(want)
 	mustWrite(t, db, 1, put("u/none", `{}`), put("u/object", `{"v":{}}`), put("u/array", ` {"v":[1]} `), put("other", "not json"))
-	def := messages.IndexDefinition{Name: "by\x00v", Path: "v", Prefix: "u/"}
+	def := messages.IndexDefinition{Name: "by\x00v", Fields: messages.Paths("v"), Prefix: "u/"}
 	mustWrite(t, db, 1, messages.CreateIndexOperation(def))
 	if r := write(t, db, 1, messages.CreateIndexOperation(def))[0]; r.Err != nil || !r.Existed {
 		t.Fatalf("%+v", r)
@@ -116,7 +116,7 @@ func TestIndex(t *testing.T) {
 			t.Fatal(err)
 		}
 		db = open(t, dir, lazy)
-		if got := db.Indexes(1); !reflect.DeepEqual(got, []messages.IndexDefinition{def}) {
+		if got := db.Indexes(1); !sameDefinitions([]messages.IndexDefinition{def}, got) {
 			t.Fatalf("indexes %+v", got)
 		}
 	}
@@ -142,11 +142,14 @@ func TestIndex(t *testing.T) {
 	}
 
 	// Created, used and dropped in the call that writes the data.
-	w := messages.IndexDefinition{Name: "w", Path: "a.1"}
+	w := messages.IndexDefinition{Name: "w", Fields: messages.Paths("a.1")}
 	r := write(t, db, 2, put("p", `{"a":[1,2]}`), messages.CreateIndexOperation(w), put("q", `{"a":[1,1]}`), put("r", "x"),
-		messages.DropIndexOperation("w"), put("r", "x"), messages.CreateIndexOperation(w), del("r"), messages.CreateIndexOperation(w))
-	if !errors.Is(r[3].Err, messages.ErrNotJSON) || r[5].Err != nil || !errors.Is(r[6].Err, messages.ErrNotJSON) || r[8].Err != nil {
+		messages.DropIndexOperation("w"), put("r", "x"), put("s", "x"), messages.CreateIndexOperation(w), put("r", "y"), del("r"), messages.CreateIndexOperation(w))
+	if !errors.Is(r[3].Err, messages.ErrNotJSON) || r[5].Err != nil || r[7].Err != nil || !errors.Is(r[8].Err, messages.ErrNotJSON) || !r[10].Existed {
 		t.Fatalf("%+v", r)
+	}
+	if got := db.Indexes(2); len(got) != 1 || got[0].Skipped != 1 || got[0].Entries != 2 || got[0].Building {
+		t.Errorf("%+v", got)
 	}
 	if got := keys(queryAll(t, db, messages.QueryIndex{Group: 2, Name: "w"})); got != "q p" {
 		t.Errorf("%q", got)
@@ -168,4 +171,10 @@ func TestIndex(t *testing.T) {
 			t.Errorf("entries left of a dropped index: %+v", g)
 		}
 	}
+}
+
+func sameDefinitions(defs []messages.IndexDefinition, indexes []messages.IndexStatus) bool {
+	return slices.EqualFunc(defs, indexes, func(d messages.IndexDefinition, x messages.IndexStatus) bool {
+		return d.Equal(x.IndexDefinition)
+	})
 }

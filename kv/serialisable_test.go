@@ -116,7 +116,7 @@ func serialise(t *testing.T, seed uint64, blind string) (history []ran, conflict
 	r := rand.New(rand.NewPCG(seed, 0))
 	dir := memDir(t)
 	db := open(t, dir, lazy)
-	mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Path: "n"}))
+	mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Fields: messages.Paths("n")}))
 	logged := seed%2 == 1
 	type client struct {
 		kv.Txn

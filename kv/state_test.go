@@ -19,8 +19,8 @@ import (
 
 func TestStateStreamIsTheSameForTheSameState(t *testing.T) {
 	a, b := open(t, t.TempDir(), lazy), open(t, t.TempDir(), lazy)
-	x := messages.CreateIndexOperation(messages.IndexDefinition{Name: "x", Path: "v", Prefix: "j\xff"})
-	y := messages.CreateIndexOperation(messages.IndexDefinition{Name: "y", Path: "w"})
+	x := messages.CreateIndexOperation(messages.IndexDefinition{Name: "x", Fields: messages.Paths("v"), Prefix: "j\xff"})
+	y := messages.CreateIndexOperation(messages.IndexDefinition{Name: "y", Fields: messages.Paths("w")})
 	// The same operations, one by one and together.
 	var ops []messages.Operation
 	for i := range 300 {
@@ -68,7 +68,7 @@ func TestStateStreamIsTheSameForTheSameState(t *testing.T) {
 		dir := t.TempDir()
 		c := open(t, dir, lazy)
 		mustWrite(t, c, 4, put("old", "1"))
-		mustWrite(t, c, 8, put("kept", `"1"`), messages.CreateIndexOperation(messages.IndexDefinition{Name: "k", Path: "v"}))
+		mustWrite(t, c, 8, put("kept", `"1"`), messages.CreateIndexOperation(messages.IndexDefinition{Name: "k", Fields: messages.Paths("v")}))
 		if _, err := c.Apply(8, []messages.Entry{entry(1, put("kept2", `{"v":1}`))}); err != nil {
 			t.Fatal(err)
 		}
@@ -120,7 +120,7 @@ func TestStateStreamIsTheSameForTheSameState(t *testing.T) {
 func TestMalformedImport(t *testing.T) {
 	dir := t.TempDir()
 	db := open(t, dir, lazy)
-	mustWrite(t, db, 0, put("a", `{"v":1}`), put("b", `{"v":2}`), messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Path: "v"}))
+	mustWrite(t, db, 0, put("a", `{"v":1}`), put("b", `{"v":2}`), messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Fields: messages.Paths("v")}))
 	state := export(t, db, 0)
 	try := func(b []byte) error {
 		im, err := db.BeginImport(0, 1, 1)
@@ -238,7 +238,7 @@ func answers(t testing.TB, s *kv.State, keys ...string) (defs []messages.IndexDe
 func TestDamagedState(t *testing.T) {
 	db := open(t, t.TempDir(), lazy)
 	mustWrite(t, db, 0, put("a", `{"v":1}`), put("b", ""), put("c", "x"))
-	mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Path: "v", Prefix: "a"}))
+	mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Fields: messages.Paths("v"), Prefix: "a"}))
 	state := export(t, db, 0)
 	check := func(what string, b []byte) {
 		s, err := kv.OpenState(bytes.NewReader(b), int64(len(b)))
@@ -424,7 +424,7 @@ func TestRecordsThatDoNotFit(t *testing.T) {
 		b := append([]byte("BLSTKVST"), 3, 0, 0, 0)
 		for _, name := range names {
 			b = append(b, 1, 1, byte(name), 12)
-			b = append(b, `{"path":"p"}`...)
+			b = append(b, `{"func":"f"}`...)
 		}
 		end := len(b)
 		b = append(b, 3)
@@ -502,7 +502,7 @@ func (f *failingAt) ReadAt(p []byte, off int64) (int, error) {
 func TestStateReportsErrorsOfItsReader(t *testing.T) {
 	db := open(t, t.TempDir(), lazy)
 	big := strings.Repeat("x", 600_000)
-	mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Path: "v", Prefix: "j"}))
+	mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Fields: messages.Paths("v"), Prefix: "j"}))
 	mustWrite(t, db, 0, put("a", big), put("b", big), put("c", "1"))
 	state := export(t, db, 0)
 	damage := &messages.CorruptError{Path: "some.snap", Offset: 7}

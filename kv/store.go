@@ -13,8 +13,9 @@ import (
 // that begins after them. A crash loses a suffix of the changes, never a part
 // of one call: Applied then tells from where to replay the log.
 //
-// Write, Apply, OpenView, OpenExport and BeginImport are for one goroutine; Sync, reads and
-// the methods of a View, an Export and an Import may be called from others meanwhile.
+// Write, Apply, OpenView, OpenExport and BeginImport are for one goroutine; Sync,
+// Prepare, MaintainIndexes, Maintain, Compact, reads and the methods of a View, an
+// Export and an Import may be called from others meanwhile.
 // Errors are those that package messages documents at the reply to the command
 // of the same name.
 type Store interface {
@@ -55,7 +56,21 @@ type Store interface {
 	// CountKeys returns how many pairs Scan would.
 	CountKeys(q messages.Scan) (n int, next []byte, err error)
 	Query(q messages.QueryIndex) (pairs []messages.Pair, next []byte, err error)
-	Indexes(group uint64) []messages.IndexDefinition
+	// Count returns how many entries of an index a query is about.
+	Count(q messages.QueryIndex) (n int, next []byte, err error)
+
+	// Indexes returns a group's indexes and how far they are, sorted by name.
+	Indexes(group uint64) []messages.IndexStatus
+	// IndexesDue reports whether an index is being built, or one that is gone
+	// has left entries. MaintainIndexes does a slice of that, and is to be
+	// called until there is nothing more.
+	IndexesDue() bool
+	MaintainIndexes() error
+	// Prepare does a slice of what must be done before an operation can be
+	// carried out in a short time, and reports whether that was all. The group
+	// must not be changed meanwhile, or it begins anew. Apply and Write do what
+	// is left.
+	Prepare(group uint64, op messages.Operation) (ready bool, err error)
 
 	// OpenView opens a view of a group: its data as it is now, whatever is
 	// written afterwards.
@@ -94,7 +109,10 @@ type View interface {
 	// The Group of a query does not matter: it is that of the view.
 	Scan(q messages.Scan) (pairs []messages.Pair, next []byte, err error)
 	CountKeys(q messages.Scan) (n int, next []byte, err error)
+	// The indexes are those that there were. One that was being built then stays so
+	// in the view: a query fails with ErrNotReady.
 	Query(q messages.QueryIndex) (pairs []messages.Pair, next []byte, err error)
+	Count(q messages.QueryIndex) (n int, next []byte, err error)
 	// Index and Term of the last entry that the view includes.
 	Index() (index, term uint64)
 	// Revision is the version of the latest change that the view includes.

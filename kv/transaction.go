@@ -31,9 +31,6 @@ type transaction struct {
 	bytes  int64
 }
 
-// span is a range of stored keys.
-type span struct{ lower, upper string }
-
 // Begin begins a transaction on a group's data as it is now.
 func (s *DB) Begin(group uint64, readOnly bool) (Txn, error) {
 	v, err := s.openView(group)
@@ -280,7 +277,11 @@ func (t *transaction) dataSpans(indexes []index) []span {
 
 // Commit carries out changes without an index: see Store.
 func (s *DB) Commit(group uint64, changes []Change) ([]messages.Result, error) {
-	results, err := s.write(group, len(changes), func(b *batch, i int) messages.Result {
+	var first messages.Operation
+	if len(changes) > 0 {
+		first = changes[0].Operation
+	}
+	results, err := s.write(group, len(changes), first, func(b *batch, i int) messages.Result {
 		if t, ok := changes[i].Txn.(*transaction); ok {
 			return b.commit(s, t)
 		}
@@ -292,14 +293,18 @@ func (s *DB) Commit(group uint64, changes []Change) ([]messages.Result, error) {
 	return results, nil
 }
 
-// write carries out n changes as one.
-func (s *DB) write(group uint64, n int, run func(b *batch, i int) messages.Result) ([]messages.Result, error) {
+// write carries out n changes as one, of which the first may be the creation of a
+// unique index.
+func (s *DB) write(group uint64, n int, first messages.Operation, run func(b *batch, i int) messages.Result) ([]messages.Result, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	if err := s.writable(); err != nil {
 		return nil, err
 	}
 	g := s.group(group)
+	if err := s.prepareAll(g, first); err != nil {
+		return nil, err
+	}
 	b := s.newBatch(g)
 	results := make([]messages.Result, n)
 	err := g.db.View(func(tx *buntdb.Tx) error {

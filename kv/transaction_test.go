@@ -120,7 +120,7 @@ func TestConflicts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for _, mode := range []string{"direct", "in the same change", "prepared before", "prepared behind"} {
 				db := open(t, memDir(t), lazy)
-				mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Path: "n", Prefix: "j"}), doc("ja", 1), doc("jb", 2), doc("jc", 3), doc("jd", 4))
+				mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Fields: messages.Paths("n"), Prefix: "j"}), doc("ja", 1), doc("jb", 2), doc("jc", 3), doc("jd", 4))
 				txn := begin(t, db)
 				if err := c.read(txn); err != nil {
 					t.Fatal(err)
@@ -171,7 +171,7 @@ func TestTransaction(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			db := open(t, dir, kv.Options{MaxTxnBytes: 100_000, MaxViewBytes: 200_000})
-			mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Path: "n", Prefix: "j"}))
+			mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Fields: messages.Paths("n"), Prefix: "j"}))
 			mustWrite(t, db, 0, put("j1", `{"n":1}`), put("j2", `{"n":2}`), put("j3", `{"n":3}`), put("k", "0"))
 			txn := begin(t, db)
 			if txn.Writes() {
@@ -241,7 +241,7 @@ func TestTransaction(t *testing.T) {
 			// An index that came after it began: the writes do not fit it, all fail.
 			txn = begin(t, db)
 			run(t, txn, put("a", "1"), put("z", "no JSON"))
-			mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "z", Path: "n", Prefix: "z"}))
+			mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "z", Fields: messages.Paths("n"), Prefix: "z"}))
 			if err := commit(t, db, txn); !errors.Is(err, messages.ErrNotJSON) {
 				t.Error(err)
 			}

@@ -22,7 +22,7 @@ func (b *batch) transact(t *messages.Transaction) messages.Result {
 		branch, ops = "else", t.Else
 	}
 	res.Results = make([]messages.Result, 0, len(ops))
-	size, touched := 0, b.touched
+	size, touched, indexes := 0, b.touched, b.indexes
 	b.touched, b.inTxn = false, true
 	defer func() {
 		b.touched = b.touched || touched
@@ -37,7 +37,7 @@ func (b *batch) transact(t *messages.Transaction) messages.Result {
 			for _, back := range slices.Backward(b.undo) {
 				back()
 			}
-			b.touched, b.sorted = false, nil
+			b.touched, b.sorted, b.indexes = false, nil, indexes
 			return messages.Result{Succeeded: res.Succeeded, Err: fmt.Errorf("kv: transaction: operation %d of %s: %w", i, branch, r.Err)}
 		}
 		res.Results = append(res.Results, r)

@@ -59,7 +59,7 @@ func TestConditions(t *testing.T) {
 func TestTransactionIsAtomic(t *testing.T) {
 	dir := t.TempDir()
 	db := open(t, dir, lazy)
-	mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Path: "n", Prefix: "j"}), put("j1", `{"n":1}`), put("j2", `{"n":2}`), put("k", "0"))
+	mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Fields: messages.Paths("n"), Prefix: "j"}), put("j1", `{"n":1}`), put("j2", `{"n":2}`), put("k", "0"))
 	txn := func(then ...messages.Operation) messages.Operation {
 		return messages.TxnOperation(messages.Transaction{Then: then})
 	}

@@ -20,7 +20,7 @@ func TestVersions(t *testing.T) {
 		entry(5, cas("b", &one, "3")),
 		entry(6, del("none")),
 		{Index: 7, Term: 1, Data: []byte{0xff}},
-		entry(8, messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Path: "v"})),
+		entry(8, messages.CreateIndexOperation(messages.IndexDefinition{Name: "v", Fields: messages.Paths("v")})),
 		entry(9, put("c", "1")),
 		entry(10, del("c")),
 		{Index: 11, Term: 1, Type: 3},

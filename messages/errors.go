@@ -28,7 +28,7 @@ var (
 	// log. Propose it through the log instead, or it would be lost at the next
 	// rebuild.
 	ErrReplicated = errors.New("application data is driven by the log")
-	// ErrNotJSON: a value under a JSON index that is not JSON.
+	// ErrNotJSON: a value under an index with fields that is not JSON.
 	ErrNotJSON = errors.New("value is not JSON")
 )
 
@@ -42,6 +42,9 @@ var (
 	// ErrConflict: an append would overwrite entries without a TruncateFrom
 	// before it, or a name is taken by something different.
 	ErrConflict = errors.New("conflict")
+	// ErrNotUnique: a unique index has an entry with the same values. The error
+	// is a *NotUniqueError.
+	ErrNotUnique = errors.New("not unique")
 	// ErrNotApplied: the index has not been applied to the application data
 	// yet.
 	ErrNotApplied = errors.New("not applied yet")
@@ -60,6 +63,9 @@ var (
 	// ErrUnavailable: the actor has failed too often and is being tried again
 	// only at long intervals, or is not up yet. Nothing was done.
 	ErrUnavailable = errors.New("unavailable")
+	// ErrNotReady: the index of a query is still being built; the text says how
+	// far it is.
+	ErrNotReady = errors.New("not ready yet")
 	// ErrStopped: the service has been stopped. Nothing was done.
 	ErrStopped = errors.New("stopped")
 	// ErrCrashed: the actor crashed while the command was under way, and
@@ -125,3 +131,20 @@ func (e *CorruptError) Is(target error) bool { return target == ErrCorrupt }
 
 // Unwrap returns the cause.
 func (e *CorruptError) Unwrap() error { return e.Err }
+
+// NotUniqueError is a pair that a unique index does not admit, because it has
+// an entry with the same values. It matches ErrNotUnique.
+type NotUniqueError struct {
+	// Index is the name of the index.
+	Index string
+	// Key is that of the pair, and Other that of the pair which has the entry.
+	Key, Other []byte
+}
+
+// Error names the index and both keys.
+func (e *NotUniqueError) Error() string {
+	return fmt.Sprintf("not unique: key %q has the same values as key %q under index %q", e.Key, e.Other, e.Index)
+}
+
+// Is reports whether target is ErrNotUnique.
+func (e *NotUniqueError) Is(target error) bool { return target == ErrNotUnique }

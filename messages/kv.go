@@ -97,7 +97,8 @@ type Put struct {
 // whenever the kernel writes it (SyncNever). The same goes for the replies to the
 // other direct writes.
 //
-// Errors: ErrReplicated, ErrInvalid, ErrTooLarge, ErrNotJSON, ErrDiskFull.
+// Errors: ErrReplicated, ErrInvalid, ErrTooLarge, ErrNotJSON, ErrNotUnique,
+// ErrDiskFull.
 type PutDone struct {
 	Tag, Group uint64
 	Existed    bool
@@ -206,18 +207,22 @@ type CreateIndex struct {
 	Definition IndexDefinition
 }
 
-// IndexCreated answers CreateIndex. With a nil Err the definition is on disk
-// and the index is complete. Creating one that exists with the same definition
-// is not an error.
+// IndexCreated answers CreateIndex. With a nil Err the definition is on disk.
+// An index over more than 128 keys is then built in the background,
+// and queries are refused with ErrNotReady until that is done; one that is
+// unique is complete. Creating one that exists with the same definition is not
+// an error.
 //
 // Errors: ErrReplicated, ErrConflict (another definition has the name),
-// ErrNotJSON (a value under the prefix), ErrInvalid, ErrTooLarge.
+// ErrNotUnique (the data has duplicates, and there is no index), ErrInvalid (also
+// a function that is not registered), ErrTooLarge.
 type IndexCreated struct {
 	Tag, Group uint64
 	Err        error
 }
 
-// DropIndex removes an index directly, where no log drives the data.
+// DropIndex removes an index directly, where no log drives the data. It is gone
+// at once; the room that its entries take is given back in the background.
 type DropIndex struct {
 	Tag, Group uint64
 	Name       string
@@ -231,44 +236,63 @@ type IndexDropped struct {
 	Err        error
 }
 
-// ListIndexes asks for the definitions of a group's indexes.
+// ListIndexes asks for a group's indexes, and how far they are.
 type ListIndexes struct {
 	Tag, Group uint64
 }
 
 // IndexesListed answers ListIndexes, sorted by name.
 type IndexesListed struct {
-	Tag, Group  uint64
-	Definitions []IndexDefinition
-	Err         error
+	Tag, Group uint64
+	Indexes    []IndexStatus
+	Err        error
 }
 
-// QueryIndex asks for pairs in the order of an index. Bounds are JSON scalars
-// ("42", "\"abc\"", "true", "null"); an empty one sets no bound.
+// QueryIndex asks for pairs in the order of an index, at one point in time.
+//
+// Of an index with fields, a bound is a JSON scalar, which stands for the first
+// field, or an array of them for the first fields ("42", "\"abc\"", "null",
+// "[\"abc\",42]"); they have the types of the fields. A bound with fewer
+// scalars than the index has fields takes in all entries that begin with them.
+// Of an index with a function a bound is the bytes of a key. An empty bound is
+// none.
 type QueryIndex struct {
 	Tag, Group uint64
 	View, Txn  uint64 // as in Get
 	Name       string
-	// Equal asks for one value; it excludes Min and Max.
+	// Equal asks for the entries that begin with it; it excludes Min and Max.
 	Equal string
-	// Min ≤ value ≤ Max.
-	Min, Max string
-	// Limit, MaxBytes, Reverse and Cursor as in Scan.
+	// Prefix asks for strings that begin with it, which is text and not JSON,
+	// in the field after those in Equal; of an index with a function, for keys.
+	// It excludes Min and Max.
+	Prefix string
+	// Min ≤ entry ≤ Max, or < where it is exclusive, in the order of the index:
+	// over a descending field Min is the larger value.
+	Min, Max                   string
+	MinExclusive, MaxExclusive bool
+	// Limit, MaxBytes, Reverse, KeysOnly and Cursor as in Scan.
 	Limit    int
 	MaxBytes int
 	Reverse  bool
-	Cursor   []byte
+	KeysOnly bool
+	// Count asks for the number of entries alone.
+	Count  bool
+	Cursor []byte
 }
 
-// IndexQueried answers QueryIndex.
+// IndexQueried answers QueryIndex. A pair comes as often as it has entries,
+// which is once unless the index has a function.
 //
-// Errors: ErrNotFound (no such index), ErrInvalid (a bound is not a JSON
-// scalar).
+// Errors: ErrNotFound (no such index), ErrNotReady (it is being built),
+// ErrInvalid (a bound does not fit the index, Min is after Max, bounds that
+// exclude each other, a cursor that is not one of this query).
 type IndexQueried struct {
 	Tag, Group uint64
 	Pairs      []Pair
-	Next       []byte
-	Err        error
+	// Count is the number of entries, also if only that was asked for.
+	Count int
+	Next  []byte
+	Err   error
 }
 
 // ReadApplied asks how far a group's data has been applied.

@@ -91,7 +91,11 @@ func TestOperationGolden(t *testing.T) {
 		{"cas", messages.CompareAndSwapOperation([]byte("k"), []byte("old"), []byte("new")), "03016b01036f6c646e6577"},
 		{"cas absent", messages.CompareAndSwapOperation([]byte("k"), nil, []byte("new")), "03016b006e6577"},
 		{"cas empty", messages.CompareAndSwapOperation([]byte("k"), []byte{}, []byte("new")), "03016b01006e6577"},
-		{"index", messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Prefix: "p", Path: "a.b"}), "04016e017003612e62"},
+		{"index", messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Prefix: "p", Fields: messages.Paths("a.b")}), "04016e7b22707265666978223a2263413d3d222c226669656c6473223a5b7b2270617468223a22612e62227d5d7d"},
+		{"index of all", messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Unique: true, Fields: []messages.IndexField{
+			{Path: "a<\u2028\"\n", Type: messages.IndexString, Fold: true}, {Path: "b", Type: messages.IndexTime, Descending: true}}}),
+			"04016e" + hex.EncodeToString([]byte(`{"fields":[{"path":"a<`+"\u2028"+`\"\u000a","type":"string","fold":true},{"path":"b","type":"time","descending":true}],"unique":true}`))},
+		{"index of a function", messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Func: "f"}), "04016e" + hex.EncodeToString([]byte(`{"func":"f"}`))},
 		{"drop", messages.DropIndexOperation("n"), "056e"},
 		{"get", messages.GetOperation([]byte("k")), "066b"},
 		{"txn, empty", messages.TxnOperation(messages.Transaction{}), "07000000"},
@@ -130,6 +134,10 @@ func txn(conditions []messages.Compare, then ...messages.Operation) messages.Ope
 }
 
 func TestOperationLimits(t *testing.T) {
+	index := func(def messages.IndexDefinition) messages.Operation {
+		def.Name = "n"
+		return messages.CreateIndexOperation(def)
+	}
 	long := bytes.Repeat([]byte("x"), messages.MaxKey+1)
 	for _, c := range []struct {
 		op   messages.Operation
@@ -140,11 +148,19 @@ func TestOperationLimits(t *testing.T) {
 		{messages.PutOperation(long, nil), messages.ErrTooLarge},
 		{messages.PutOperation([]byte("k"), make([]byte, messages.MaxValue+1)), messages.ErrTooLarge},
 		{messages.CompareAndSwapOperation([]byte("k"), make([]byte, messages.MaxValue+1), nil), messages.ErrTooLarge},
-		{messages.CreateIndexOperation(messages.IndexDefinition{Path: "a"}), messages.ErrInvalid},
+		{messages.CreateIndexOperation(messages.IndexDefinition{Fields: messages.Paths("a")}), messages.ErrInvalid},
 		{messages.CreateIndexOperation(messages.IndexDefinition{Name: "a"}), messages.ErrInvalid},
-		{messages.CreateIndexOperation(messages.IndexDefinition{Name: string(long), Path: "a"}), messages.ErrTooLarge},
-		{messages.CreateIndexOperation(messages.IndexDefinition{Name: "a", Path: string(long)}), messages.ErrTooLarge},
-		{messages.CreateIndexOperation(messages.IndexDefinition{Name: "a", Path: "a", Prefix: string(long)}), messages.ErrTooLarge},
+		{index(messages.IndexDefinition{Func: "f", Fields: messages.Paths("a")}), messages.ErrInvalid},
+		{index(messages.IndexDefinition{Func: "\xff"}), messages.ErrInvalid},
+		{index(messages.IndexDefinition{Func: string(long)}), messages.ErrTooLarge},
+		{index(messages.IndexDefinition{Fields: messages.Paths(strings.Split(strings.Repeat("x ", 17), " ")[:17]...)}), messages.ErrTooLarge},
+		{index(messages.IndexDefinition{Fields: messages.Paths(string(long[:600]), string(long[:600]))}), messages.ErrTooLarge},
+		{index(messages.IndexDefinition{Fields: messages.Paths("a", "b..c")}), messages.ErrInvalid},
+		{index(messages.IndexDefinition{Fields: []messages.IndexField{{Path: "a", Type: "date"}}}), messages.ErrInvalid},
+		{index(messages.IndexDefinition{Fields: []messages.IndexField{{Path: "a", Type: messages.IndexNumber, Fold: true}}}), messages.ErrInvalid},
+		{messages.CreateIndexOperation(messages.IndexDefinition{Name: string(long), Fields: messages.Paths("a")}), messages.ErrTooLarge},
+		{messages.CreateIndexOperation(messages.IndexDefinition{Name: "a", Fields: messages.Paths(string(long))}), messages.ErrTooLarge},
+		{messages.CreateIndexOperation(messages.IndexDefinition{Name: "a", Fields: messages.Paths("a"), Prefix: string(long)}), messages.ErrTooLarge},
 		{messages.DropIndexOperation(""), messages.ErrInvalid},
 		{messages.GetOperation(nil), messages.ErrInvalid},
 		{messages.Operation{Kind: messages.OpTxn}, messages.ErrInvalid},
@@ -185,7 +201,8 @@ func TestNestedTransaction(t *testing.T) {
 }
 
 func FuzzDecodeOperation(f *testing.F) {
-	for _, b := range []string{"", "\x01\x01kvalue", "\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "\x03\x01k\x02", "\x04\x01n\x01p\x03a.bX", "\x7f", strings.Repeat("\x07\x00\x01\x04", 50), "\x07\xff\x7f", "\x07\x01\x03\x00\x00\x01\x01z\x81\x00\x01\x00\x00",
+	for _, b := range []string{"", "\x01\x01kvalue", "\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "\x03\x01k\x02", "\x04\x01n" + `{"prefix":"cA==","fields":[{"path":"a.b"},{"path":"\"","type":"time","descending":true}],"unique":true}`,
+		"\x04\x01n" + `{"func":"f"}`, "\x04\x01n" + `{"unique":true,"func":"f"}`, "\x04\x01n" + ` {"fields":[{"path":"a","fold":true}]}`, "\x7f", strings.Repeat("\x07\x00\x01\x04", 50), "\x07\xff\x7f", "\x07\x01\x03\x00\x00\x01\x01z\x81\x00\x01\x00\x00",
 		"\x07\x02\x01\x03\x01k\x00\x03\x00\x01a\x01\x01b\x03\x05\x01\x04\x01\x01kv\x01\x02\x06k"} {
 		f.Add([]byte(b))
 	}

@@ -44,10 +44,8 @@ func (k OperationKind) String() string {
 // Limits of application data, in bytes. A value must fit into one log entry
 // together with its key.
 const (
-	MaxKey       = 4 << 10
-	MaxValue     = 32 << 20
-	MaxIndexName = 255
-	MaxIndexPath = 1 << 10
+	MaxKey   = 4 << 10
+	MaxValue = 32 << 20
 )
 
 // Operation is one change to the application data. Build it with Put, Delete,
@@ -67,23 +65,6 @@ type Operation struct {
 	Index IndexDefinition
 	// Txn is the transaction of OpTxn.
 	Txn *Transaction
-}
-
-// IndexDefinition describes a secondary index over values that are JSON
-// documents: an entry for every key that begins with Prefix and whose value
-// has a scalar at Path.
-//
-// Entries are ordered by null < false < true < numbers < strings, numbers by
-// value and strings by their bytes, then by key. A document without the path,
-// or with an object or an array there, is not in the index. A value that is
-// not JSON is refused with ErrNotJSON.
-type IndexDefinition struct {
-	// Name of the index, 1 to MaxIndexName bytes.
-	Name string `json:"name"`
-	// Prefix of the keys it covers; empty covers all.
-	Prefix string `json:"prefix"`
-	// Path in the document, in gjson's dot syntax, for example "owner.name".
-	Path string `json:"path"`
 }
 
 // Put returns the operation that sets key to value.
@@ -128,8 +109,8 @@ type Result struct {
 	Results   []Result
 	// Err says why the operation changed nothing: ErrNotJSON, ErrTooLarge,
 	// ErrInvalid, ErrMalformed (the entry's Data is not an operation),
-	// ErrConflict (the index exists with another definition), ErrNotFound (no
-	// index to drop). ErrResultLost is the exception: the operation was
+	// ErrNotUnique (a *NotUniqueError), ErrConflict (the index exists with
+	// another definition), ErrNotFound (no index to drop). ErrResultLost is the exception: the operation was
 	// carried out.
 	Err error
 }
@@ -152,19 +133,14 @@ func (o Operation) Validate() error {
 			return fmt.Errorf("%v: expected value of %d bytes, at most %d: %w", o.Kind, len(o.Expect), MaxValue, ErrTooLarge)
 		}
 		return nil
-	case OpCreateIndex, OpDropIndex:
-		d := o.Index
-		switch {
-		case d.Name == "":
-			return fmt.Errorf("%v: empty index name: %w", o.Kind, ErrInvalid)
-		case o.Kind == OpCreateIndex && d.Path == "":
-			return fmt.Errorf("%v: index %q: empty path: %w", o.Kind, d.Name, ErrInvalid)
-		case len(d.Name) > MaxIndexName:
-			return fmt.Errorf("%v: index name of %d bytes, at most %d: %w", o.Kind, len(d.Name), MaxIndexName, ErrTooLarge)
-		case len(d.Path) > MaxIndexPath:
-			return fmt.Errorf("%v: index path of %d bytes, at most %d: %w", o.Kind, len(d.Path), MaxIndexPath, ErrTooLarge)
-		case len(d.Prefix) > MaxKey:
-			return fmt.Errorf("%v: index prefix of %d bytes, at most %d: %w", o.Kind, len(d.Prefix), MaxKey, ErrTooLarge)
+	case OpCreateIndex:
+		if err := o.Index.Validate(); err != nil {
+			return fmt.Errorf("%v: %w", o.Kind, err)
+		}
+		return nil
+	case OpDropIndex:
+		if err := validIndexName(o.Index.Name); err != nil {
+			return fmt.Errorf("%v: %w", o.Kind, err)
 		}
 		return nil
 	}
@@ -173,7 +149,7 @@ func (o Operation) Validate() error {
 
 // Bytes is the size of the operation's payload.
 func (o Operation) Bytes() int {
-	return len(o.Key) + len(o.Value) + len(o.Expect) + len(o.Index.Name) + len(o.Index.Prefix) + len(o.Index.Path) + o.Txn.Bytes()
+	return len(o.Key) + len(o.Value) + len(o.Expect) + o.Index.Bytes() + o.Txn.Bytes()
 }
 
 // Encoding of an operation, version 1. Integers are unsigned varints; "bytes"
@@ -182,7 +158,7 @@ func (o Operation) Bytes() int {
 //	put               0x01 key:bytes value:rest
 //	delete            0x02 key:rest
 //	compare-and-swap  0x03 key:bytes expect:(0x00 | 0x01 bytes) value:rest
-//	create-index      0x04 name:bytes prefix:bytes path:bytes
+//	create-index      0x04 name:bytes definition:rest, as IndexDefinition.Encode gives it
 //	drop-index        0x05 name:rest
 //	get               0x06 key:rest
 //	transaction       0x07 n n×condition n n×operation:bytes n n×operation:bytes
@@ -216,8 +192,7 @@ func (o Operation) Encode(dst []byte) []byte {
 		dst = append(dst, o.Value...)
 	case OpCreateIndex:
 		dst = appendBytes(dst, []byte(o.Index.Name))
-		dst = appendBytes(dst, []byte(o.Index.Prefix))
-		dst = appendBytes(dst, []byte(o.Index.Path))
+		dst = o.Index.Encode(dst)
 	case OpDropIndex:
 		dst = append(dst, o.Index.Name...)
 	case OpTxn:
@@ -247,11 +222,12 @@ func DecodeOperation(data []byte) (Operation, error) {
 		}
 		o.Value = d.rest
 	case OpCreateIndex:
-		o.Index.Name = string(d.bytes())
-		o.Index.Prefix = string(d.bytes())
-		o.Index.Path = string(d.bytes())
-		if len(d.rest) > 0 {
-			d.bad = true
+		name := string(d.bytes())
+		if !d.bad {
+			var err error
+			if o.Index, err = DecodeIndexDefinition(name, d.rest); err != nil {
+				return Operation{}, fmt.Errorf("operation: %w", err)
+			}
 		}
 	case OpDropIndex:
 		o.Index.Name = string(d.rest)

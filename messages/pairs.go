@@ -161,10 +161,7 @@ func (c CreateIndex) Refuse(err error) Reply {
 	return IndexCreated{Tag: c.Tag, Group: c.Group, Err: err}
 }
 
-func (c CreateIndex) Bytes() int {
-	return len(c.Definition.Name) + len(c.Definition.Prefix) + len(c.Definition.Path)
-}
-
+func (c CreateIndex) Bytes() int        { return c.Definition.Bytes() }
 func (r IndexCreated) ReplyTag() uint64 { return r.Tag }
 func (r IndexCreated) Failure() error   { return r.Err }
 
@@ -192,7 +189,7 @@ func (c QueryIndex) Refuse(err error) Reply {
 }
 
 func (c QueryIndex) Bytes() int {
-	return len(c.Name) + len(c.Equal) + len(c.Min) + len(c.Max) + len(c.Cursor)
+	return len(c.Name) + len(c.Equal) + len(c.Prefix) + len(c.Min) + len(c.Max) + len(c.Cursor)
 }
 
 func (r IndexQueried) ReplyTag() uint64 { return r.Tag }

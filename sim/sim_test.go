@@ -62,7 +62,7 @@ func TestSeeds(t *testing.T) {
 	}
 	t.Logf("%d seeds, %d steps (%.0f a second), %v of virtual time, %+v",
 		*seeds, steps, float64(steps)/time.Since(began).Seconds(), virtual, *total)
-	if *seeds >= 40 && (total.Crashes == 0 || total.Kills == 0 || total.PowerCuts == 0 || total.Torn == 0 || total.Snapshots == 0 || total.Restores == 0 || total.Resumed == 0 || total.Compacted == 0) {
+	if *seeds >= 40 && (total.Crashes == 0 || total.Kills == 0 || total.PowerCuts == 0 || total.Torn == 0 || total.Indexes == 0 || total.Snapshots == 0 || total.Restores == 0 || total.Resumed == 0 || total.Compacted == 0) {
 		t.Errorf("something was never injected or never felt: %+v", *total)
 	}
 }
@@ -82,7 +82,7 @@ func TestDeterminism(t *testing.T) {
 
 // tally counts what happened in the runs.
 type tally struct {
-	Acknowledged, Snapshots, Restores, Resumed, Compacted, Crashes, Kills, PowerCuts, Torn int
+	Acknowledged, Indexes, Snapshots, Restores, Resumed, Compacted, Crashes, Kills, PowerCuts, Torn int
 }
 
 func scenario(t *testing.T, seed uint64) sim.Result { return scenarioInto(t, seed, &tally{}) }
@@ -169,6 +169,8 @@ func (c *client) propose(ctx *actor.Context) {
 		c.op = messages.DeleteOperation(key)
 	case 1:
 		c.op = messages.CompareAndSwapOperation(key, nil, fmt.Appendf(nil, "cas %d/%d", c.id, c.left))
+	case 2:
+		c.op = indexOperation(c.rand)
 	default:
 		c.op = messages.PutOperation(key, bytes.Repeat(fmt.Appendf(nil, "%d/%d ", c.id, c.left), 1+c.rand(60)))
 	}
@@ -201,7 +203,7 @@ func begin(t *testing.T, w *sim.World, h *history, n int, dir string) *life {
 		Log:      raftlog.Options{Disk: disk, SegmentBytes: 4 << 10, OnRepair: repaired},
 		Snapshot: snapshot.Options{Disk: disk, BlockBytes: 1 << 10, Concurrency: 1},
 		// A compaction takes several deliveries, and there are some in each run.
-		KV:      kv.Options{Disk: disk, OnRepair: repaired, OnCompact: compacted, MinGarbageBytes: 2 << 10, MaintainBytes: 256},
+		KV:      kv.Options{Disk: disk, OnRepair: repaired, OnCompact: compacted, MinGarbageBytes: 2 << 10, MaintainBytes: 256, Funcs: indexFuncs, IndexSliceKeys: 2},
 		Restart: actors.RestartPolicy{MaxFailures: 1000},
 	})
 	if err != nil {
@@ -264,6 +266,7 @@ func (l *life) check() {
 	if !maps.Equal(got, want) {
 		l.w.Fail("life %d: the data at index %d is %q, and should be %q", l.n, st.Applied, got, want)
 	}
+	l.checkIndexes(got)
 	var b messages.BoundsRead
 	var es messages.RangeRead
 	for { // a snapshot that is still being taken may compact the log in between

@@ -58,7 +58,7 @@ func (s *supervisor) owned(id uint64, b messages.LogBounds, applied uint64, stra
 			return
 		}
 		call(s, s.parts.kv.PID(), messages.ListIndexes{Group: id}, fail, func(m messages.IndexesListed) {
-			if m.Err != nil || len(m.Definitions) > 0 {
+			if m.Err != nil || len(m.Indexes) > 0 {
 				s.unless(m.Err, fail, func() { then(false) })
 				return
 			}

@@ -166,7 +166,7 @@ func TestApplyEntry(t *testing.T) {
 // result: the entry is in the log of every replica all the same.
 func TestIndex(t *testing.T) {
 	s := start(t, t.TempDir())
-	def := messages.IndexDefinition{Name: "size", Prefix: "f/", Path: "size"}
+	def := messages.IndexDefinition{Name: "size", Prefix: "f/", Fields: messages.Paths("size")}
 	must[messages.EntryApplied](s, s.storage.Supervisor, messages.ApplyEntry{Operation: messages.CreateIndexOperation(def)})
 	for i := range 20 {
 		s.put(fmt.Sprintf("f/%02d", i), fmt.Sprintf(`{"size":%d}`, (i*7)%20))

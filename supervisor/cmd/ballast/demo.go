@@ -50,8 +50,8 @@ const filePrefix = "file/"
 
 // The indexes that the demo creates.
 var demoIndexes = []messages.IndexDefinition{
-	{Name: "size", Prefix: filePrefix, Path: "size"},
-	{Name: "package", Prefix: filePrefix, Path: "package"},
+	{Name: "size", Prefix: filePrefix, Fields: messages.Paths("size")},
+	{Name: "package", Prefix: filePrefix, Fields: messages.Paths("package")},
 }
 
 // demo is one run of the demo.

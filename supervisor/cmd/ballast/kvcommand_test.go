@@ -27,7 +27,7 @@ func dataStore(t *testing.T) string {
 	for range 50 { // garbage
 		ops := []messages.Operation{
 			messages.PutOperation([]byte("a"), []byte(`{"n":2}`)), messages.PutOperation([]byte("b"), []byte(`{"n":1}`)),
-			messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Path: "n"}),
+			messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Fields: messages.Paths("n")}),
 		}
 		if _, err := db.Write(0, ops); err != nil {
 			t.Fatal(err)

@@ -177,7 +177,7 @@ func (a *app) kvIndexCommand() *cli.Command {
 		Name:        "index",
 		Usage:       "list the indexes",
 		UsageText:   "ballast kv index [FLAGS] DIR",
-		Description: "Each line is the definition of an index, in JSON.",
+		Description: "Each line is the definition of an index, in JSON, and how far it is.",
 		Metadata:    examples("ballast kv index ./data", "which indexes there are"),
 		Flags:       []cli.Flag{dirFlag(), groupFlag()},
 		Action: func(_ context.Context, c *cli.Command) error {
@@ -187,8 +187,8 @@ func (a *app) kvIndexCommand() *cli.Command {
 			}
 			return withData(dir, func(d *dataFiles) error {
 				enc := json.NewEncoder(a.out)
-				for _, def := range d.Indexes(c.Uint64("group")) {
-					if err := enc.Encode(def); err != nil {
+				for _, x := range d.Indexes(c.Uint64("group")) {
+					if err := enc.Encode(indexJSON(x)); err != nil {
 						return err
 					}
 				}

@@ -166,7 +166,7 @@ func (l *loading) checkFlags(paths []string, lines bool) error {
 func (l *loading) indexes() (defs []messages.IndexDefinition, err error) {
 	for _, text := range l.command.StringSlice("index") {
 		name, path, ok := strings.Cut(text, "=")
-		def := messages.IndexDefinition{Name: name, Prefix: l.prefix, Path: path}
+		def := messages.IndexDefinition{Name: name, Prefix: l.prefix, Fields: messages.Paths(path)}
 		if err := messages.CreateIndexOperation(def).Validate(); !ok || err != nil {
 			return nil, badUsage(l.command, "-index %q is not NAME=PATH", text)
 		}

@@ -222,6 +222,55 @@ func (a *app) printPair(c *cli.Command, p messages.Pair) (err error) {
 	return err
 }
 
+// indexOutput is an index in JSON.
+type indexOutput struct {
+	Name     string                `json:"name"`
+	Prefix   string                `json:"prefix"`
+	Fields   []messages.IndexField `json:"fields,omitempty"`
+	Func     string                `json:"func,omitempty"`
+	Unique   bool                  `json:"unique,omitempty"`
+	Building bool                  `json:"building,omitempty"`
+	Examined int                   `json:"examined,omitempty"`
+	Entries  int                   `json:"entries"`
+	Skipped  int                   `json:"skipped,omitempty"`
+}
+
+func indexJSON(x messages.IndexStatus) indexOutput {
+	return indexOutput{x.Name, x.Prefix, x.Fields, x.Func, x.Unique, x.Building, x.Examined, x.Entries, x.Skipped}
+}
+
+// describeIndex says what an index is made of, and what is odd about it.
+func describeIndex(x messages.IndexStatus) string {
+	var parts []string
+	for _, f := range x.Fields {
+		part := "path " + f.Path
+		if f.Type != messages.IndexAny {
+			part += " " + string(f.Type)
+		}
+		if f.Fold {
+			part += " fold"
+		}
+		if f.Descending {
+			part += " descending"
+		}
+		parts = append(parts, part)
+	}
+	if x.Func != "" {
+		parts = append(parts, "func "+x.Func)
+	}
+	s := strings.Join(parts, ", ")
+	if x.Unique {
+		s += "\tunique"
+	}
+	if x.Building {
+		s += fmt.Sprintf("\tbeing built, %d of at most %d keys", x.Examined, x.Keys)
+	}
+	if x.Skipped > 0 {
+		s += fmt.Sprintf("\t%d values cannot be in it", x.Skipped)
+	}
+	return s
+}
+
 // printable is a key as it is, or quoted if a terminal or a script would
 // stumble over it.
 func printable(key []byte) string {
@@ -294,17 +343,17 @@ func (a *app) indexes(ctx context.Context, c *cli.Command, s *service) error {
 		return err
 	}
 	e := json.NewEncoder(a.out)
-	for _, def := range r.Definitions {
+	for _, x := range r.Indexes {
 		if c.Bool("json") {
-			err = e.Encode(def)
+			err = e.Encode(indexJSON(x))
 		} else {
-			_, err = fmt.Fprintf(a.out, "%s\tprefix %q\tpath %s\n", def.Name, def.Prefix, def.Path)
+			_, err = fmt.Fprintf(a.out, "%s\tprefix %q\t%s\n", x.Name, x.Prefix, describeIndex(x))
 		}
 		if err != nil {
 			return err
 		}
 	}
-	if len(r.Definitions) == 0 {
+	if len(r.Indexes) == 0 {
 		a.console.say("there are no indexes; create one with ballast load -index NAME=PATH")
 	}
 	return nil

@@ -42,7 +42,7 @@ func TestGetScanQuery(t *testing.T) {
 		{"scan DIR -prefix line/", "line/n/000000000001\t2\t42\n"},
 		{"scan DIR -prefix none", ""},
 		{"query DIR", "package\tprefix \"file/\"\tpath package\nsize\tprefix \"file/\"\tpath size\n"},
-		{"query DIR -json", `{"name":"package","prefix":"file/","path":"package"}` + "\n" + `{"name":"size","prefix":"file/","path":"size"}` + "\n"},
+		{"query DIR -json", `{"name":"package","prefix":"file/","fields":[{"path":"package"}],"entries":5}` + "\n" + `{"name":"size","prefix":"file/","fields":[{"path":"size"}],"entries":5}` + "\n"},
 		{"query DIR package -equal alpha -keys", "file/a.go\nfile/c.go\n"},
 		{"query DIR package -equal \"alpha\" -keys", "file/a.go\nfile/c.go\n"},
 		{"query DIR package -min b -keys", "file/b.go\n"},

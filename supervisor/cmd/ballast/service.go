@@ -84,11 +84,12 @@ const (
 	giveUpAge = 60 * time.Second
 )
 
-// tryAgain reports whether the same command may well succeed in a moment. All
-// that is proposed here can be proposed twice, so a doubt is a reason too.
+// tryAgain reports whether the same command may well succeed in a moment: an
+// index is built while it is waited for. All that is proposed here can be
+// proposed twice, so a doubt is a reason too.
 func tryAgain(err error) bool {
 	return errors.Is(err, messages.ErrOverloaded) || errors.Is(err, messages.ErrUnavailable) ||
-		errors.Is(err, messages.ErrCrashed) || errors.Is(err, messages.ErrInDoubt)
+		errors.Is(err, messages.ErrCrashed) || errors.Is(err, messages.ErrNotReady) || errors.Is(err, messages.ErrInDoubt)
 }
 
 // ask is actors.Ask that tries again.
