@@ -48,6 +48,8 @@ type batch struct {
 	// revision is that of the operation that is being carried out.
 	revision uint64
 	bytes    int64 // about what the changes hold
+	// told is what happened to keys, in order: changes has only the outcome.
+	told []Change
 }
 
 func (s *DB) newBatch(g *machine) *batch {
@@ -66,6 +68,7 @@ func (b *batch) lookup(key string) (value string, found bool) {
 // set and remove record a change. prior and had are what lookup has returned.
 func (b *batch) set(key, value, prior string, had bool) {
 	b.bytes += int64(len(key) + len(value))
+	b.tell(key, value, prior)
 	if c, ok := b.changes[key]; ok {
 		c.set, c.value = true, value
 		return
@@ -75,6 +78,9 @@ func (b *batch) set(key, value, prior string, had bool) {
 
 func (b *batch) remove(key, prior string, had bool) {
 	b.bytes += int64(len(key))
+	if had {
+		b.tell(key, "", prior)
+	}
 	c, ok := b.changes[key]
 	switch {
 	case !ok && had:
@@ -83,6 +89,13 @@ func (b *batch) remove(key, prior string, had bool) {
 		c.set, c.value = false, ""
 	case ok:
 		delete(b.changes, key)
+	}
+}
+
+// tell notes what happens to a pair, of which there is prior in the store.
+func (b *batch) tell(key, value, prior string) {
+	if key[0] == dataSpace {
+		b.told = append(b.told, Change{b.revision, key[len(b.group.data):], value, prior})
 	}
 }
 
@@ -190,6 +203,7 @@ func (s *DB) Write(group uint64, ops []messages.Operation) ([]messages.Result, e
 	if err := s.writable(); err != nil {
 		return nil, fmt.Errorf("kv: write: %w", err)
 	}
+	s.changes.trim(group)
 	g := s.group(group)
 	b := s.newBatch(g)
 	results := make([]messages.Result, len(ops))
@@ -332,6 +346,7 @@ func (s *DB) commit(b *batch, index, term uint64) (err error) {
 		return fmt.Errorf("the file has %d bytes after a change that should end at %d", info.Size(), end)
 	}
 	s.groups[g.id] = g
+	s.changes.note(g.id, g.revision, b.revision, b.told)
 	g.index, g.term, g.revision = index, term, b.revision
 	gen.sequence, gen.end = m.sequence, m.end+markerLen
 	return nil

@@ -212,6 +212,7 @@ func (im *importer) Finish() (keys int, err error) {
 		}
 	}
 	s.groups[g.id] = g
+	s.changes.replaced(g.id, g.revision)
 	s.gen, s.synced = next, next.sequence
 	s.mu.Unlock()
 	// Nobody can see the old file any more: an error in closing it is not one

@@ -34,6 +34,8 @@ type DB struct {
 	syncing sync.Mutex
 	synced  uint64 // sequence; guarded by syncing
 
+	changes *changes // has a lock of its own, which is taken last
+
 	mu        sync.RWMutex // guards everything below and what it points to
 	gen       *generation
 	groups    map[uint64]*machine
@@ -58,7 +60,7 @@ func Open(dir string, opt Options) (*DB, error) {
 		return nil, err
 	}
 	opt = opt.withDefaults()
-	s := &DB{dir: filepath.Clean(dir), opt: opt, groups: map[uint64]*machine{}}
+	s := &DB{dir: filepath.Clean(dir), opt: opt, groups: map[uint64]*machine{}, changes: newChanges(opt)}
 	err := durable.MkdirAll(opt.Disk, s.dir)
 	if err == nil {
 		s.lock, err = durable.LockDir(s.dir)

@@ -32,12 +32,21 @@ type Options struct {
 	// log and the snapshots on the same disk need some to make room. Zero
 	// means 1 MiB.
 	ReserveBytes int64
+	// HistoryBytes bounds the memory, in bytes, for what has changed lately in
+	// all groups together, with the values before and after; Changes tells of
+	// it. Zero means 16 MiB. What the latest call has changed comes on top. A
+	// larger one lets watchers be behind, or away, for longer.
+	HistoryBytes int64
+	// HistoryRevisions bounds the same by the number of revisions of a group.
+	// Zero means no bound.
+	HistoryRevisions int
 }
 
 const (
 	defaultMaxViewBytes = 64 << 20
 	defaultCommitBytes  = 4 << 20
 	defaultReserveBytes = 1 << 20
+	defaultHistoryBytes = 16 << 20
 )
 
 // Validate reports every field that makes no sense, as ErrInvalid.
@@ -46,7 +55,8 @@ func (o Options) Validate() error {
 	for _, f := range []struct {
 		name  string
 		value int64
-	}{{"MaxViewBytes", o.MaxViewBytes}, {"CommitBytes", o.CommitBytes}, {"ReserveBytes", o.ReserveBytes}} {
+	}{{"MaxViewBytes", o.MaxViewBytes}, {"CommitBytes", o.CommitBytes}, {"ReserveBytes", o.ReserveBytes},
+		{"HistoryBytes", o.HistoryBytes}, {"HistoryRevisions", int64(o.HistoryRevisions)}} {
 		if f.value < 0 {
 			errs = append(errs, fmt.Errorf("kv: option %s is %d, but must not be negative: %w", f.name, f.value, messages.ErrInvalid))
 		}
@@ -69,6 +79,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.ReserveBytes == 0 {
 		o.ReserveBytes = defaultReserveBytes
+	}
+	if o.HistoryBytes == 0 {
+		o.HistoryBytes = defaultHistoryBytes
 	}
 	return o
 }
