@@ -25,18 +25,22 @@ type KVConfig struct {
 	// data is synced in the background. Default 8 MiB. It bounds what has to be
 	// replayed after a crash. It means nothing unless Replicated.
 	SyncEvery int
-	// Lease is how long a view or an import may be idle before it is given up.
+	// Lease is how long a view, a watch or an import may be idle before it is given up.
 	// Default 1 minute.
 	Lease time.Duration
 	// MaxViews is how many views may be open. Default 64.
 	MaxViews int
+	// MaxWatches is how many watches there may be. Default 16,384. Each costs
+	// about 1 KiB with its keys, and up to Watch.Credit messages of Watch.MaxBytes
+	// that its watcher has not come to.
+	MaxWatches int
 	Config
 }
 
 // KV is a running application-data actor: it answers Apply, Get, MultiGet, Put,
 // Delete, CompareAndSwap, Scan, CreateIndex, DropIndex, ListIndexes,
 // QueryIndex, ReadApplied, ListGroups, OpenView, ExportChunk, CloseView, BeginImport,
-// ImportChunk, FinishImport and AbortImport.
+// ImportChunk, FinishImport, AbortImport, Watch, ReadChanges and CancelWatch.
 //
 // Direct writes are committed in groups: those that arrive while a sync is
 // under way share the next one, and a read that would see a write whose sync is
@@ -72,10 +76,14 @@ func SpawnKV(engine *actor.Engine, cfg KVConfig) (*KV, error) {
 	if cfg.MaxViews == 0 {
 		cfg.MaxViews = 64
 	}
+	if cfg.MaxWatches == 0 {
+		cfg.MaxWatches = 16384
+	}
 	k := &KV{reached: make(map[uint64]uint64)}
 	cfg.New = func(h *Host) Behavior {
 		b := &kvBehavior{host: h, cfg: cfg, kv: k}
 		b.leases = newLeases[*access](h, cfg.Lease, cfg.MaxViews, h.Fail)
+		b.watches = newWatches(b)
 		return b
 	}
 	h, err := Spawn(engine, cfg.Config)
@@ -98,7 +106,8 @@ type kvBehavior struct {
 	dirty   int        // bytes applied since the last background sync
 	syncBg  bool       // a background sync is under way
 
-	leases *leases[*access]
+	leases  *leases[*access]
+	watches *watches
 	// importing: a new state is being swapped in, and nothing may change the
 	// store. Changes wait in held.
 	importing bool
@@ -145,7 +154,10 @@ func (b *kvBehavior) Close() error {
 }
 
 // Drain lets go of what would hold the end up.
-func (b *kvBehavior) Drain() { b.commit() }
+func (b *kvBehavior) Drain() {
+	b.commit()
+	b.watches.close()
+}
 
 func (b *kvBehavior) Message(any) {}
 func (b *kvBehavior) Ready()      {}
@@ -172,6 +184,16 @@ func (b *kvBehavior) Handle(r *Request) {
 			return
 		}
 		b.openView(r, c)
+	case messages.Watch:
+		if b.syncing || b.importing {
+			b.hold(r)
+			return
+		}
+		b.watches.open(r, c)
+	case messages.ReadChanges:
+		b.watches.read(r, c)
+	case messages.CancelWatch:
+		b.watches.cancel(r, c)
 	case messages.ExportChunk:
 		b.exportChunk(r, c)
 	case messages.CloseView:
@@ -218,6 +240,7 @@ func (b *kvBehavior) apply(r *Request, c messages.Apply) {
 		return
 	}
 	b.kv.reach(c.Group, max(index, b.kv.Reached(c.Group)))
+	b.watches.gather(c.Group, !b.syncing)
 	r.Reply(messages.Applied{Tag: c.Tag, Group: c.Group, Index: index, Term: term, Results: results, Err: err})
 	b.dirty += c.Bytes()
 	if b.dirty >= b.cfg.SyncEvery {
@@ -286,6 +309,7 @@ func (b *kvBehavior) commit() {
 			b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err))
 			return
 		}
+		b.watches.gather(g, false)
 		for j, i := range groups[g] {
 			if err != nil {
 				replies[i] = batch[i].Command.Refuse(err)
@@ -311,6 +335,7 @@ func (b *kvBehavior) commit() {
 			for _, r := range reads {
 				b.read(r)
 			}
+			b.watches.release()
 			b.release()
 			b.commit()
 		}
@@ -508,6 +533,7 @@ func (b *kvBehavior) finishImport(r *Request, c messages.FinishImport) {
 			if err == nil {
 				reply.Index, reply.Term = a.index, a.term
 				b.kv.reach(a.group, a.index)
+				b.watches.replaced(a.group)
 			}
 			r.Reply(reply)
 			b.release()
@@ -528,7 +554,7 @@ func (b *kvBehavior) abortImport(r *Request, c messages.AbortImport) {
 // Resolve: an Apply or an import has succeeded if the store has applied that
 // far. A direct write that had reached the store may be on disk or not; one
 // that was still waiting has left no trace and is done now, and so is a read.
-// Views and imports do not survive.
+// Views, watches and imports do not survive.
 func (b *kvBehavior) Resolve(r *Request, cause error) {
 	crashed := fmt.Errorf("%s: %w: %w", b.host.PID().ID, messages.ErrCrashed, cause)
 	switch note := r.Note.(type) {
@@ -552,7 +578,8 @@ func (b *kvBehavior) Resolve(r *Request, cause error) {
 		return // in doubt
 	}
 	switch r.Command.(type) {
-	case messages.ExportChunk, messages.CloseView, messages.ImportChunk, messages.FinishImport, messages.AbortImport:
+	case messages.ExportChunk, messages.CloseView, messages.ImportChunk, messages.FinishImport, messages.AbortImport,
+		messages.ReadChanges, messages.CancelWatch:
 		r.Fail(crashed)
 	default:
 		r.Keep()

@@ -68,7 +68,8 @@ type Watching struct {
 type ReadChanges struct {
 	Tag, Group uint64
 	Watch      uint64
-	// NoWait: answer without events if there are none.
+	// NoWait: answer this one, and those before it, without events if there are
+	// none.
 	NoWait bool
 }
 
