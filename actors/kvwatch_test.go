@@ -170,7 +170,7 @@ func TestWatchWithPrevious(t *testing.T) {
 		if got != want || c.Revision != 5 {
 			t.Errorf("%sup to %d\nwant %s", got, c.Revision, want)
 		}
-		c.Events[0].Value = append(c.Events[0].Value, "and more"...)
+		c.Events[0].Value = append(c.Events[0].Value, "x"...)
 		if string(c.Events[1].Key) != "k" {
 			t.Error("slices of a reply share what lies behind them")
 		}
@@ -489,20 +489,26 @@ func TestWatchLease(t *testing.T) {
 // misses nothing and is told nothing twice, whatever is written meanwhile, and its
 // slowness costs no memory but the history.
 func TestWatchAfterFallingBehind(t *testing.T) {
-	watched(t, actors.KVConfig{}, kv.Options{HistoryBytes: 20 << 10}, func(t *testing.T, r *actorRig) {
+	watched(t, actors.KVConfig{Replicated: true}, kv.Options{HistoryBytes: 20 << 10}, func(t *testing.T, r *actorRig) {
 		rand := rand.New(rand.NewPCG(1, 1))
-		want := map[string]string{}
+		want, index := map[string]string{}, uint64(0)
 		write := func(n int) {
+			var es []messages.Entry
 			for range n {
 				k, v := fmt.Sprint(rand.IntN(50)), fmt.Sprint(rand.Uint64())
-				if rand.IntN(4) == 0 {
-					must[messages.Deleted](r, messages.Delete{Key: []byte(k)})
+				op := messages.PutOperation([]byte(k), []byte(v))
+				if want[k] = v; rand.IntN(4) == 0 {
+					op = messages.DeleteOperation([]byte(k))
 					delete(want, k)
-				} else {
-					putKV(r, 0, k, v)
-					want[k] = v
+				}
+				index++
+				es = append(es, messages.Entry{Index: index, Term: 1, Data: op.Encode(nil)})
+				if len(es) == 50 {
+					must[messages.Applied](r, messages.Apply{Entries: es})
+					es = nil
 				}
 			}
+			must[messages.Applied](r, messages.Apply{Entries: es})
 		}
 		write(10)
 		w := must[messages.Watching](r, messages.Watch{Now: true})
