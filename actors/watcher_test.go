@@ -224,7 +224,7 @@ func TestWatchesTellWhatHappens(t *testing.T) {
 				default:
 					return true
 				}
-				for _, end := range []error{messages.ErrCompacted, messages.ErrReplaced, messages.ErrCrashed, messages.ErrNotFound} {
+				for _, end := range []error{messages.ErrCompacted, messages.ErrReplaced, messages.ErrCrashed, messages.ErrNotFound, messages.ErrExpired} {
 					if errors.Is(c.Err, end) {
 						endings[end.Error()]++
 						return false
