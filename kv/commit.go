@@ -54,6 +54,8 @@ type batch struct {
 	revision uint64
 	bytes    int64    // about what the changes hold
 	sorted   []string // the keys in changes, or nil if that is not known
+	// told is what happened to pairs, in order: changes has only the outcome.
+	told []Mutation
 	// touched: the operation has changed something. undo has what brings the
 	// batch back to where a transaction began, if one is under way.
 	touched bool
@@ -77,6 +79,7 @@ func (b *batch) lookup(key string) (value string, found bool) {
 func (b *batch) set(key, value, prior string, had bool) {
 	b.bytes += int64(len(key) + len(value))
 	b.touch(key)
+	b.tell(key, value, prior)
 	if c, ok := b.changes[key]; ok {
 		c.set, c.value = true, value
 		return
@@ -99,6 +102,9 @@ func (b *batch) remove(key, prior string, had bool) {
 	b.bytes += int64(len(key))
 	b.touch(key)
 	b.sorted = nil
+	if had {
+		b.tell(key, "", prior)
+	}
 	c, ok := b.changes[key]
 	switch {
 	case !ok && had:
@@ -107,6 +113,14 @@ func (b *batch) remove(key, prior string, had bool) {
 		c.set, c.value = false, ""
 	case ok:
 		delete(b.changes, key)
+	}
+}
+
+// tell notes what happens to a pair, of which there is prior in the store. What an
+// open transaction would write is not told before it is committed.
+func (b *batch) tell(key, value, prior string) {
+	if key[0] == dataSpace && b.revision != pendingVersion {
+		b.told = append(b.told, Mutation{b.revision, key[len(b.group.data):], value, prior})
 	}
 }
 
@@ -340,6 +354,7 @@ func (s *DB) commit(b *batch, index, term uint64) error {
 		}
 	}
 	s.groups[g.id] = g
+	s.changes.note(g.id, g.revision, b.revision, b.told)
 	g.indexes, g.index, g.term, g.revision = b.indexes, index, term, b.revision
 	s.live += g.live - before
 	gen.advance()

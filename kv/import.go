@@ -197,6 +197,7 @@ func (s *DB) adopt(im *importer) {
 		s.retired = append(s.retired, old)
 	}
 	s.groups[g.id] = g
+	s.changes.replaced(g.id, g.revision)
 	s.importing = nil
 }
 

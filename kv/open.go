@@ -37,6 +37,8 @@ type DB struct {
 	synced      uint64 // sequence; guarded by syncing
 	writing     sync.Mutex
 
+	changes *changes // has a lock of its own, which is taken last
+
 	mu        sync.RWMutex // guards everything below and what it points to
 	gen       *generation
 	tree      *buntdb.DB // of all groups that have none to themselves
@@ -68,7 +70,7 @@ func Open(dir string, opt Options) (*DB, error) {
 		return nil, err
 	}
 	opt = opt.withDefaults()
-	s := &DB{dir: filepath.Clean(dir), opt: opt}
+	s := &DB{dir: filepath.Clean(dir), opt: opt, changes: newChanges(opt)}
 	err := durable.MkdirAll(opt.Disk, s.dir)
 	if err == nil {
 		s.lock, err = durable.LockDir(s.dir)

@@ -21,7 +21,8 @@ var errReadOnly = errors.New("it was opened for reading")
 //
 // Errors: *messages.CorruptError, ErrLocked, ErrIncompatible, fs.ErrNotExist.
 func OpenReadOnly(dir string) (*DB, error) {
-	s := &DB{dir: filepath.Clean(dir), opt: Options{}.withDefaults(), poison: errReadOnly}
+	opt := Options{}.withDefaults()
+	s := &DB{dir: filepath.Clean(dir), opt: opt, changes: newChanges(opt), poison: errReadOnly}
 	if err := s.read(); err != nil {
 		return nil, fmt.Errorf("kv: open %s for reading: %w", dir, errors.Join(err, s.release()))
 	}

@@ -13,7 +13,7 @@ import (
 // that begins after them. A crash loses a suffix of the changes, never a part
 // of one call: Applied then tells from where to replay the log.
 //
-// Write, Apply, OpenView, OpenExport and BeginImport are for one goroutine; Sync, reads and
+// Write, Commit, Apply, Changes, OpenView, OpenExport and BeginImport are for one goroutine; Sync, reads and
 // the methods of a View, an Export and an Import may be called from others meanwhile.
 // Errors are those that package messages documents at the reply to the command
 // of the same name.
@@ -56,6 +56,10 @@ type Store interface {
 	CountKeys(q messages.Scan) (n int, next []byte, err error)
 	Query(q messages.QueryIndex) (pairs []messages.Pair, next []byte, err error)
 	Indexes(group uint64) []messages.IndexDefinition
+
+	// Changes returns what changed in a group after a revision, as far as that
+	// is remembered.
+	Changes(group, after uint64, limit int) (list []Mutation, upTo uint64, err error)
 
 	// OpenView opens a view of a group: its data as it is now, whatever is
 	// written afterwards.

@@ -299,6 +299,7 @@ func (s *DB) write(group uint64, n int, run func(b *batch, i int) messages.Resul
 	if err := s.writable(); err != nil {
 		return nil, err
 	}
+	s.changes.trim(group)
 	g := s.group(group)
 	b := s.newBatch(g)
 	results := make([]messages.Result, n)
