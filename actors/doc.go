@@ -19,5 +19,6 @@
 // Ask is the one typed call for code outside of actors. For the streams of
 // snapshots there are io.Writer, io.Reader and io.ReaderAt: SnapshotWriter,
 // SnapshotReader, SnapshotReaderAt; SaveSnapshot and ImportSnapshot go on by
-// themselves when the actor crashes.
+// themselves when the actor crashes. Watch follows what changes in the application
+// data, and goes on by itself as well.
 package actors

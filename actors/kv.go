@@ -34,7 +34,7 @@ type KVConfig struct {
 	// together, unless a single one is larger. Default 4 MiB. A larger one gives
 	// more throughput, and longer waits to those at its front.
 	MaxBatchBytes int64
-	// Lease is how long a view, a transaction or an import may be idle before it is given up.
+	// Lease is how long a view, a transaction, a watch or an import may be idle before it is given up.
 	// Default 1 minute.
 	Lease time.Duration
 	// MaxViews is how many views and imports may be open. Default 64.
@@ -44,6 +44,10 @@ type KVConfig struct {
 	// MaxTxns is how many transactions may be open. Default 1024. Their memory
 	// is bounded by MaxTxnBytes of the store each, and MaxViewBytes together.
 	MaxTxns int
+	// MaxWatches is how many watches there may be. Default 16,384. Each costs
+	// about 1 KiB with its keys, and up to Watch.Credit messages of Watch.MaxBytes
+	// that its watcher has not come to.
+	MaxWatches int
 	Config
 }
 
@@ -51,7 +55,7 @@ type KVConfig struct {
 // Delete, CompareAndSwap, Txn, Begin, Commit, Rollback, PrepareCommit, Scan,
 // CreateIndex, DropIndex, ListIndexes,
 // QueryIndex, ReadApplied, ListGroups, OpenView, ExportChunk, CloseView, BeginImport,
-// ImportChunk, FinishImport, AbortImport and CompactData.
+// ImportChunk, FinishImport, AbortImport, CompactData, Watch, ReadChanges and CancelWatch.
 //
 // Direct writes are committed in groups, as the log actor's appends are: those that
 // arrive while a sync is under way share the next one, and a read that would see a
@@ -131,12 +135,16 @@ func SpawnKV(engine *actor.Engine, cfg KVConfig) (*KV, error) {
 	if cfg.MaxTxns == 0 {
 		cfg.MaxTxns = 1024
 	}
+	if cfg.MaxWatches == 0 {
+		cfg.MaxWatches = 16384
+	}
 	k := &KV{reached: make(map[uint64]uint64)}
 	cfg.New = func(h *Host) Behavior {
 		b := &kvBehavior{host: h, cfg: cfg, kv: k, committing: make(map[*Request]kv.Txn), building: make(map[uint64]*building)}
 		b.leases = newLeases[*access](h, cfg.Lease, cfg.MaxViews, h.Fail)
 		b.front = front{host: h, size: func() (int, bool) { return len(b.writes), b.syncing || b.importing }, leave: b.leave}
 		b.txns = newLeases[*open](h, cfg.Lease, cfg.MaxTxns, h.Fail)
+		b.watches = newWatches(b)
 		return b
 	}
 	h, err := Spawn(engine, cfg.Config)
@@ -169,8 +177,9 @@ type kvBehavior struct {
 	// called yet; delayed: it has failed the last time.
 	maintaining, resting, delayed bool
 
-	leases *leases[*access]
-	txns   *leases[*open]
+	leases  *leases[*access]
+	watches *watches
+	txns    *leases[*open]
 	// committing has the transactions of the commits in writes.
 	committing map[*Request]kv.Txn
 	// importing: a new state is being swapped in, and nothing may change the
@@ -231,6 +240,7 @@ func (b *kvBehavior) Close() error {
 func (b *kvBehavior) Drain() {
 	b.draining = true
 	b.abandon()
+	b.watches.close()
 }
 
 // Settle starts what a burst of commands has asked for.
@@ -290,6 +300,16 @@ func (b *kvBehavior) Handle(r *Request) {
 		b.begin(r, c)
 	case messages.Commit, messages.Rollback, messages.PrepareCommit:
 		r.Fail(fmt.Errorf("%s: %T: %w", b.host.PID().ID, c, messages.ErrNotFound))
+	case messages.Watch:
+		if b.syncing || b.importing {
+			b.hold(r)
+			return
+		}
+		b.watches.open(r, c)
+	case messages.ReadChanges:
+		b.watches.read(r, c)
+	case messages.CancelWatch:
+		b.watches.cancel(r, c)
 	case messages.ExportChunk:
 		b.exportChunk(r, c)
 	case messages.CloseView:
@@ -530,6 +550,7 @@ func (b *kvBehavior) finishImport(r *Request, c messages.FinishImport) {
 			if err == nil {
 				reply.Index, reply.Term = a.index, a.term
 				b.kv.reach(a.group, a.index)
+				b.watches.replaced(a.group)
 			}
 			r.Reply(reply)
 			b.release()
@@ -550,7 +571,7 @@ func (b *kvBehavior) abortImport(r *Request, c messages.AbortImport) {
 // Resolve: an Apply or an import has succeeded if the store has applied that
 // far. A direct write that had reached the store may be on disk or not; one
 // that was still waiting has left no trace and is done now, and so is a read.
-// Views and imports do not survive.
+// Views, watches and imports do not survive.
 func (b *kvBehavior) Resolve(r *Request, cause error) {
 	crashed := fmt.Errorf("%s: %w: %w", b.host.PID().ID, messages.ErrCrashed, cause)
 	switch note := r.Note.(type) {
@@ -579,7 +600,8 @@ func (b *kvBehavior) Resolve(r *Request, cause error) {
 		return
 	}
 	switch r.Command.(type) {
-	case messages.ExportChunk, messages.CloseView, messages.ImportChunk, messages.FinishImport, messages.AbortImport, messages.CompactData:
+	case messages.ExportChunk, messages.CloseView, messages.ImportChunk, messages.FinishImport, messages.AbortImport, messages.CompactData,
+		messages.ReadChanges, messages.CancelWatch:
 		r.Fail(crashed)
 	default:
 		r.Keep()

@@ -183,6 +183,7 @@ func (b *kvBehavior) applyRest(r *Request, c messages.Apply, results []messages.
 		if b.failed(err) {
 			return
 		}
+		b.watches.gather(c.Group, !b.syncing)
 	}
 	if err == nil && n < len(rest) {
 		b.prepare(c.Group, op, func(err error) {

@@ -142,6 +142,7 @@ func (b *kvBehavior) leave() {
 	if !always {
 		n := len(batch)
 		replyAll(batch, reply)
+		b.watches.release()
 		b.reuse(batch, n)
 		b.syncSoon()
 		b.tend()
@@ -187,6 +188,7 @@ func (b *kvBehavior) writeAll(group uint64, batch []*Request) bool {
 	results, err := b.store.Commit(group, changes)
 	switch {
 	case err == nil:
+		b.watches.gather(group, false)
 		for i, r := range batch {
 			b.endCommit(r)
 			r.Note.(*written).reply = outcome(r.Command, results[i])
@@ -216,6 +218,7 @@ func (b *kvBehavior) synced() {
 	for _, r := range reads {
 		b.read(r)
 	}
+	b.watches.release()
 	b.release()
 	b.tend()
 }

@@ -32,7 +32,11 @@ type leases[T leased] struct {
 	idle time.Duration // how long one may be idle
 	max  int           // how many there may be
 	// failed is told when giving one up has failed.
-	failed   func(error)
+	failed func(error)
+	// swept, if it is set, is told of each that is open, now and then; expired is
+	// called for one that was idle, instead of giving it up on its lane.
+	swept, expired func(T)
+
 	all      map[uint64]T
 	next     uint64
 	sweeping bool
@@ -109,6 +113,9 @@ func (ls *leases[T]) sweep() {
 		for _, id := range sortedKeys(ls.all) {
 			t := ls.all[id]
 			l := t.base()
+			if ls.swept != nil {
+				ls.swept(t)
+			}
 			if l.underWay > 0 || now.Sub(l.used) < ls.idle {
 				continue
 			}
@@ -118,6 +125,10 @@ func (ls *leases[T]) sweep() {
 				continue
 			}
 			l.expired = true
+			if ls.expired != nil {
+				ls.expired(t)
+				continue
+			}
 			ls.giveUp(t, func(err error) {
 				if err != nil {
 					ls.failed(fmt.Errorf("%s: give up %d: %w", ls.host.PID().ID, l.id, err))

@@ -83,6 +83,7 @@ type Mailbox struct {
 	deferring        bool   // patient commands need not be announced
 	deferred         int64  // bytes of commands that were not
 	count            int
+	parked           int // of them, which the limits do not count
 	bytes            int64
 	requests         uint64
 	replies          uint64
@@ -293,7 +294,7 @@ func (m *Mailbox) admit(c messages.Command, sender *actor.PID, to *call) {
 	}
 	r.Command, r.Sender, r.call, r.box, r.bytes = c, sender, to, m, bytes
 	ok := !m.closed.Load() && m.refuse.Load() == nil &&
-		(m.count < m.limits.Requests && m.bytes+r.bytes <= m.limits.Bytes || m.count == 0 || m.isExempt(sender))
+		(m.count-m.parked < m.limits.Requests && m.bytes+r.bytes <= m.limits.Bytes || m.count == m.parked || m.isExempt(sender))
 	if ok {
 		m.requests++
 		m.count++
@@ -342,7 +343,7 @@ func (m *Mailbox) isExempt(sender *actor.PID) bool {
 func (m *Mailbox) reject(r *Request) {
 	m.mu.Lock()
 	m.refused++
-	err := fmt.Errorf("%d commands with %d bytes are under way: %w", m.count, m.bytes, messages.ErrOverloaded)
+	err := fmt.Errorf("%d commands with %d bytes are under way: %w", m.count-m.parked, m.bytes, messages.ErrOverloaded)
 	m.mu.Unlock()
 	if m.closed.Load() {
 		err = messages.ErrStopped
@@ -391,6 +392,9 @@ func (m *Mailbox) unlink(r *Request) {
 	}
 	r.prev, r.next = nil, nil
 	m.count--
+	if r.parked {
+		m.parked--
+	}
 	m.bytes -= r.bytes
 	m.replies++
 }
@@ -460,6 +464,7 @@ type Request struct {
 	queued     *Request // not taken
 	group      uint64
 	bytes      int64
+	parked     bool // guarded by the mailbox
 	answered   atomic.Bool
 	// claimed: it was dispatched, or Stop has refused it; whoever comes first.
 	claimed atomic.Bool
@@ -485,6 +490,19 @@ func (r *Request) begun() bool { return r.claimed.Load() }
 
 // Fail answers the request with an error.
 func (r *Request) Fail(err error) { r.Reply(r.Command.Refuse(err)) }
+
+// Park takes the request out of what Limits.Requests counts: it waits for
+// something to happen, for as long as that takes, and costs the actor nothing.
+// There must be another bound on how many do.
+func (r *Request) Park() {
+	m := r.box
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if under := r.prev != nil || m.first == r; under && !r.parked {
+		r.parked = true
+		m.parked++
+	}
+}
 
 // Keep tells the host, in Resolve, that the request will be answered later.
 func (r *Request) Keep() { r.kept = true }

@@ -47,6 +47,7 @@ func (s *DB) Apply(group uint64, entries []messages.Entry) ([]messages.Result, e
 			return nil, fmt.Errorf("kv: apply: %w", err)
 		}
 	}
+	s.changes.trim(group)
 	results := make([]messages.Result, len(entries))
 	done := 0
 	for ; done < len(entries) && entries[done].Index <= g.index; done++ {

@@ -67,6 +67,8 @@ type batch struct {
 	claims   map[string]string
 	numbers  uint64
 	prepared *prepared
+	// told is what happened to pairs, in order: changes has only the outcome.
+	told []Mutation
 	// touched: the operation has changed something. undo has what brings the
 	// batch back to where a transaction began, if one is under way.
 	touched bool
@@ -90,6 +92,7 @@ func (b *batch) lookup(key string) (value string, found bool) {
 func (b *batch) set(key, value, prior string, had bool) {
 	b.bytes += int64(len(key) + len(value))
 	b.touch(key)
+	b.tell(key, value, prior)
 	if c, ok := b.changes[key]; ok {
 		c.set, c.value = true, value
 		return
@@ -112,6 +115,9 @@ func (b *batch) remove(key, prior string, had bool) {
 	b.bytes += int64(len(key))
 	b.touch(key)
 	b.sorted = nil
+	if had {
+		b.tell(key, "", prior)
+	}
 	c, ok := b.changes[key]
 	switch {
 	case !ok && had:
@@ -120,6 +126,14 @@ func (b *batch) remove(key, prior string, had bool) {
 		c.set, c.value = false, ""
 	case ok:
 		delete(b.changes, key)
+	}
+}
+
+// tell notes what happens to a pair, of which there is prior in the store. What an
+// open transaction would write is not told before it is committed.
+func (b *batch) tell(key, value, prior string) {
+	if key[0] == dataSpace && b.revision != pendingVersion {
+		b.told = append(b.told, Mutation{b.revision, key[len(b.group.data):], value, prior})
 	}
 }
 
@@ -318,6 +332,7 @@ func (s *DB) commit(b *batch, index, term uint64) error {
 		}
 	}
 	s.groups[g.id] = g
+	s.changes.note(g.id, g.revision, b.revision, b.told)
 	g.indexes, g.index, g.term, g.revision, g.numbers = b.indexes, index, term, b.revision, b.numbers
 	if len(changes) > 0 || b.prepared != nil {
 		g.prepared = b.prepared

@@ -210,6 +210,7 @@ func (s *DB) adopt(im *importer) {
 	}
 	s.groups[g.id] = g
 	s.settle(g)
+	s.changes.replaced(g.id, g.revision)
 	s.importing = nil
 }
 

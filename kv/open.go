@@ -40,6 +40,8 @@ type DB struct {
 	writing     sync.Mutex
 	turn        uint64 // the group that MaintainIndexes has served last; guarded by writing
 
+	changes *changes // has a lock of its own, which is taken last
+
 	mu        sync.RWMutex // guards everything below and what it points to
 	gen       *generation
 	tree      *buntdb.DB // of all groups that have none to themselves
@@ -73,7 +75,7 @@ func Open(dir string, opt Options) (*DB, error) {
 		return nil, err
 	}
 	opt = opt.withDefaults()
-	s := &DB{dir: filepath.Clean(dir), opt: opt, due: map[uint64]struct{}{}}
+	s := &DB{dir: filepath.Clean(dir), opt: opt, due: map[uint64]struct{}{}, changes: newChanges(opt)}
 	err := durable.MkdirAll(opt.Disk, s.dir)
 	if err == nil {
 		s.lock, err = durable.LockDir(s.dir)

@@ -59,6 +59,14 @@ type Options struct {
 	// 4 MiB. It syncs when it has written four times as much, so that others who
 	// sync on the same disk do not wait for more.
 	MaintainBytes int64
+	// HistoryBytes bounds the memory, in bytes, for what has changed lately in
+	// all groups together, with the values before and after; Changes tells of
+	// it. Zero means 16 MiB. What the latest call has changed comes on top. A
+	// larger one lets watchers be behind, or away, for longer.
+	HistoryBytes int64
+	// HistoryRevisions bounds the same by the number of revisions of a group.
+	// Zero means no bound.
+	HistoryRevisions int
 }
 
 const (
@@ -70,6 +78,7 @@ const (
 	defaultMaxGarbage   = 50
 	defaultMinGarbage   = 8 << 20
 	defaultMaintain     = 4 << 20
+	defaultHistoryBytes = 16 << 20
 )
 
 // Validate reports every field that makes no sense, as ErrInvalid.
@@ -79,7 +88,8 @@ func (o Options) Validate() error {
 		name  string
 		value int64
 	}{{"MaxViewBytes", o.MaxViewBytes}, {"MaxTxnBytes", o.MaxTxnBytes}, {"CommitBytes", o.CommitBytes}, {"IndexSliceKeys", o.IndexSliceKeys},
-		{"ReserveBytes", o.ReserveBytes}, {"MinGarbageBytes", o.MinGarbageBytes}, {"MaintainBytes", o.MaintainBytes}} {
+		{"ReserveBytes", o.ReserveBytes}, {"MinGarbageBytes", o.MinGarbageBytes}, {"MaintainBytes", o.MaintainBytes},
+		{"HistoryBytes", o.HistoryBytes}, {"HistoryRevisions", int64(o.HistoryRevisions)}} {
 		if f.value < 0 {
 			errs = append(errs, fmt.Errorf("kv: option %s is %d, but must not be negative: %w", f.name, f.value, messages.ErrInvalid))
 		}
@@ -120,6 +130,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaintainBytes == 0 {
 		o.MaintainBytes = defaultMaintain
+	}
+	if o.HistoryBytes == 0 {
+		o.HistoryBytes = defaultHistoryBytes
 	}
 	return o
 }

@@ -21,7 +21,8 @@ var errReadOnly = errors.New("it was opened for reading")
 //
 // Errors: *messages.CorruptError, ErrLocked, ErrIncompatible, fs.ErrNotExist.
 func OpenReadOnly(dir string) (*DB, error) {
-	s := &DB{dir: filepath.Clean(dir), opt: Options{}.withDefaults(), due: map[uint64]struct{}{}, poison: errReadOnly, readOnly: true}
+	opt := Options{}.withDefaults()
+	s := &DB{dir: filepath.Clean(dir), opt: opt, due: map[uint64]struct{}{}, changes: newChanges(opt), poison: errReadOnly, readOnly: true}
 	if err := s.read(); err != nil {
 		return nil, fmt.Errorf("kv: open %s for reading: %w", dir, errors.Join(err, s.release()))
 	}

@@ -13,9 +13,9 @@ import (
 // that begins after them. A crash loses a suffix of the changes, never a part
 // of one call: Applied then tells from where to replay the log.
 //
-// Write, Apply, OpenView, OpenExport and BeginImport are for one goroutine; Sync,
-// Prepare, MaintainIndexes, Maintain, Compact, reads and the methods of a View, an
-// Export and an Import may be called from others meanwhile.
+// Write, Commit, Apply, Changes, OpenView, OpenExport and BeginImport are for one
+// goroutine; Sync, Prepare, MaintainIndexes, Maintain, Compact, reads and the
+// methods of a View, an Export and an Import may be called from others meanwhile.
 // Errors are those that package messages documents at the reply to the command
 // of the same name.
 type Store interface {
@@ -71,6 +71,10 @@ type Store interface {
 	// must not be changed meanwhile, or it begins anew. Apply and Write do what
 	// is left.
 	Prepare(group uint64, op messages.Operation) (ready bool, err error)
+
+	// Changes returns what changed in a group after a revision, as far as that
+	// is remembered.
+	Changes(group, after uint64, limit int) (list []Mutation, upTo uint64, err error)
 
 	// OpenView opens a view of a group: its data as it is now, whatever is
 	// written afterwards.

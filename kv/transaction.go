@@ -301,6 +301,7 @@ func (s *DB) write(group uint64, n int, first messages.Operation, run func(b *ba
 	if err := s.writable(); err != nil {
 		return nil, err
 	}
+	s.changes.trim(group)
 	g := s.group(group)
 	if err := s.prepareAll(g, first); err != nil {
 		return nil, err

@@ -55,7 +55,7 @@ func (b *batch) touch(key string) {
 		return
 	}
 	c, had := b.changes[key]
-	before, bytes := change{}, b.bytes
+	before, bytes, told := change{}, b.bytes, len(b.told)
 	if had {
 		before = *c
 	}
@@ -65,7 +65,7 @@ func (b *batch) touch(key string) {
 		} else {
 			delete(b.changes, key)
 		}
-		b.bytes = bytes
+		b.bytes, b.told = bytes, b.told[:told]
 	})
 }
 

@@ -37,7 +37,8 @@ var (
 	// ErrNotFound: there is no such entry, snapshot, view, stream or index.
 	ErrNotFound = errors.New("not found")
 	// ErrCompacted: the index lies before the first entry of the log; the
-	// state up to there is in a snapshot.
+	// state up to there is in a snapshot. Or the changes after a revision are no
+	// longer known (HistoryError).
 	ErrCompacted = errors.New("compacted")
 	// ErrConflict: an append would overwrite entries without a TruncateFrom
 	// before it, or a name is taken by something different.
@@ -51,6 +52,10 @@ var (
 	// ErrExpired: a view or a stream was given up because its lease ran out or
 	// it held more memory than it may.
 	ErrExpired = errors.New("expired")
+	// ErrReplaced: a group's data was replaced by an import or a restore, or is
+	// other data than that of a revision that was named. What was known of it
+	// has to be read again.
+	ErrReplaced = errors.New("the data was replaced")
 	// ErrResultLost: the operation was applied, but its result was lost in a
 	// crash of the application-data actor. Read the state to learn it.
 	ErrResultLost = errors.New("applied, but the result was lost in a crash")

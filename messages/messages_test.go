@@ -26,6 +26,7 @@ var commands = []messages.Command{
 	messages.Scan{}, messages.CreateIndex{}, messages.DropIndex{}, messages.ListIndexes{}, messages.QueryIndex{},
 	messages.ReadApplied{}, messages.OpenView{}, messages.ExportChunk{}, messages.CloseView{}, messages.BeginImport{},
 	messages.ImportChunk{}, messages.FinishImport{}, messages.AbortImport{},
+	messages.Watch{}, messages.ReadChanges{}, messages.CancelWatch{},
 	messages.ApplyEntry{}, messages.CreateSnapshot{}, messages.Restore{}, messages.ReadStatus{},
 }
 

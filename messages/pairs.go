@@ -2,7 +2,7 @@ package messages
 
 // The methods of Command and Reply for every pair in the vocabulary, one block
 // a pair: Refuse names the reply that belongs to the command. Those of snapshots
-// are in snapshotpairs.go.
+// are in snapshotpairs.go, those of watches in watch.go.
 
 func entriesBytes(entries []Entry) int {
 	n := 0

@@ -62,7 +62,7 @@ func TestSeeds(t *testing.T) {
 	}
 	t.Logf("%d seeds, %d steps (%.0f a second), %v of virtual time, %+v",
 		*seeds, steps, float64(steps)/time.Since(began).Seconds(), virtual, *total)
-	if *seeds >= 40 && (total.Crashes == 0 || total.Kills == 0 || total.PowerCuts == 0 || total.Torn == 0 || total.Indexes == 0 || total.Snapshots == 0 || total.Restores == 0 || total.Resumed == 0 || total.Compacted == 0) {
+	if *seeds >= 40 && (total.Crashes == 0 || total.Kills == 0 || total.PowerCuts == 0 || total.Torn == 0 || total.Indexes == 0 || total.Snapshots == 0 || total.Restores == 0 || total.Resumed == 0 || total.Compacted == 0 || total.Told == 0 || total.Rescans == 0) {
 		t.Errorf("something was never injected or never felt: %+v", *total)
 	}
 }
@@ -83,6 +83,9 @@ func TestDeterminism(t *testing.T) {
 // tally counts what happened in the runs.
 type tally struct {
 	Acknowledged, Indexes, Snapshots, Restores, Resumed, Compacted, Crashes, Kills, PowerCuts, Torn int
+	// Told is how many events a watcher has seen, Rescans how often it had to read
+	// the data again.
+	Told, Rescans int
 }
 
 func scenario(t *testing.T, seed uint64) sim.Result { return scenarioInto(t, seed, &tally{}) }
@@ -96,6 +99,9 @@ type history struct {
 	acked map[uint64][]byte
 	// saved are the snapshots that a saver was told of, and their indexes.
 	saved map[string]uint64
+	// state is what a watcher knows of the data at revision known.
+	state map[string]string
+	known uint64
 	tally *tally
 	// ghosts: the run is over, and what was frozen goes on only to end.
 	ghosts bool
@@ -203,7 +209,7 @@ func begin(t *testing.T, w *sim.World, h *history, n int, dir string) *life {
 		Log:      raftlog.Options{Disk: disk, SegmentBytes: 4 << 10, OnRepair: repaired},
 		Snapshot: snapshot.Options{Disk: disk, BlockBytes: 1 << 10, Concurrency: 1},
 		// A compaction takes several deliveries, and there are some in each run.
-		KV:      kv.Options{Disk: disk, OnRepair: repaired, OnCompact: compacted, MinGarbageBytes: 2 << 10, MaintainBytes: 256, Funcs: indexFuncs, IndexSliceKeys: 2},
+		KV:      kv.Options{Disk: disk, OnRepair: repaired, OnCompact: compacted, MinGarbageBytes: 2 << 10, MaintainBytes: 256, HistoryBytes: 16 << 10, Funcs: indexFuncs, IndexSliceKeys: 2},
 		Restart: actors.RestartPolicy{MaxFailures: 1000},
 	})
 	if err != nil {
@@ -332,7 +338,7 @@ func scenarioInto(t *testing.T, seed uint64, total *tally) sim.Result {
 			root = dir
 		}
 	}
-	h := &history{applied: make(map[uint64]messages.Entry), acked: make(map[uint64][]byte), saved: make(map[string]uint64), tally: total}
+	h := &history{applied: make(map[uint64]messages.Entry), acked: make(map[uint64][]byte), saved: make(map[string]uint64), state: make(map[string]string), tally: total}
 	cfg := sim.Config{Seed: seed, Observe: h.observe}
 	return sim.Run(t, cfg, func(w *sim.World) {
 		h.w = w
@@ -415,6 +421,11 @@ func (l *life) work(toTheEnd bool) {
 	if w.Rand().IntN(2) == 0 {
 		pid := w.Spawn(&saver{l: l}, "saver", fmt.Sprint(l.n))
 		w.Every(0.1, func() { w.Engine().Send(pid, proceed{}) })
+	}
+	if w.Rand().IntN(2) == 0 {
+		pid := w.Spawn(&watcher{l: l, state: maps.Clone(l.h.state), known: l.h.known}, "watcher", fmt.Sprint(l.n))
+		rate := []float64{0.005, 0.02}[w.Rand().IntN(2)] // slow, and not so slow
+		w.Every(rate, func() { w.Engine().Send(pid, proceed{}) })
 	}
 	stop := make(chan struct{})
 	if !toTheEnd { // but at some delivery in the middle
