@@ -219,7 +219,6 @@ func (a *app) printData(c *cli.Command, e encoding, p messages.Pair) error {
 	return err
 }
 
-// compactData opens the store as a service would, and compacts it.
 func (a *app) kvCompactCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "compact",
