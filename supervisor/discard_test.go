@@ -231,7 +231,7 @@ func TestKilledWhileDiscarding(t *testing.T) {
 				}
 				next.stop()
 			}
-			if len(images) < 12 || seen[p.states[name]] == 0 || seen[p.states[""]] == 0 && name != "ahead" {
+			if len(images) < 9 || seen[p.states[name]] == 0 || seen[p.states[""]] == 0 && name != "ahead" {
 				t.Errorf("%d images, and the states %v", len(images), seen)
 			}
 			t.Logf("%d images: %v", len(images), seen)
@@ -451,7 +451,7 @@ func TestDiscardPinsItsSnapshot(t *testing.T) {
 	id := s.snapshot().Info.ID
 	s.put("a", "2")
 	s.snapshot()
-	hit, open := g.close(func(op, path string) bool { return op == "rename" && filepath.Base(path) == "DATA" })
+	hit, open := g.close(func(op, path string) bool { return op == "sync" && filepath.Base(path) == "DATA" })
 	restored := make(chan error, 1)
 	go func() {
 		_, err := ask[messages.Restored](s, s.storage.Supervisor, messages.Restore{ID: id, Discard: true})

@@ -100,7 +100,7 @@ func (s *supervisor) ownSnapshots(id uint64, fail func(error), then func(bool)) 
 // history. What has no keys is exported and comes back under another index.
 func (s *supervisor) forget(id uint64, b messages.LogBounds, fail func(error), done func()) {
 	data := s.parts.kv.PID()
-	call(s, data, messages.OpenView{Group: id}, fail, func(v messages.ViewOpened) {
+	call(s, data, messages.OpenView{Group: id, Export: true}, fail, func(v messages.ViewOpened) {
 		if v.Err != nil {
 			fail(v.Err)
 			return

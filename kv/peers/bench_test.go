@@ -399,7 +399,7 @@ func BenchmarkPutBesideExport(b *testing.B) {
 	s := newService(b, dir)
 	export := func(stop *atomic.Bool) (n int64) {
 		for !stop.Load() {
-			v, err := actors.Ask[messages.ViewOpened](context.Background(), s.asker, s.kv.PID(), messages.OpenView{})
+			v, err := actors.Ask[messages.ViewOpened](context.Background(), s.asker, s.kv.PID(), messages.OpenView{Export: true})
 			for err == nil && !stop.Load() {
 				var chunk messages.ChunkExported
 				chunk, err = actors.Ask[messages.ChunkExported](context.Background(), s.asker, s.kv.PID(), messages.ExportChunk{View: v.View})
