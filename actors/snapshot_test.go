@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -610,6 +611,13 @@ func TestSnapshotFiles(t *testing.T) {
 	})
 }
 
+// hangs reports whether a sync waits for the release of hold.
+func (d *disk) hangs() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.block == nil
+}
+
 // A client that ignores its credit is refused while the disk is slow: the
 // mailbox holds what the credit allows and no more, and other streams go on,
 // whichever lane they would get by their number.
@@ -645,6 +653,13 @@ func TestCreditIsEnforced(t *testing.T) {
 	}
 	if s := r.host.Status(); s.Queued != credit || s.QueuedBytes != credit*messages.MaxSnapshotChunk {
 		t.Errorf("the mailbox holds %d commands of %d bytes", s.Queued, s.QueuedBytes)
+	}
+	// Or the sync of one of the others would be the one that hangs, and with it
+	// this test.
+	for began := time.Now(); !r.disk.hangs(); runtime.Gosched() {
+		if time.Since(began) > time.Minute {
+			t.Fatal("no sync has begun")
+		}
 	}
 	// One after the other: each has ended before the next gets its lane.
 	for g := range uint64(clients) {
