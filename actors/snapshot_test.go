@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -608,6 +609,13 @@ func TestSnapshotFiles(t *testing.T) {
 			t.Errorf("%+v", l)
 		}
 	})
+}
+
+// hangs reports whether a sync waits for the release of hold.
+func (d *disk) hangs() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.block == nil
 }
 
 // A client that ignores its credit is refused while the disk is slow: the
