@@ -138,8 +138,8 @@ func (a *Asker) forget(tag uint64) *call {
 //	got, err := actors.Ask[messages.Got](ctx, asker, pid, messages.Get{Key: key})
 func Ask[R messages.Reply](ctx context.Context, a *Asker, pid *actor.PID, c messages.Command) (R, error) {
 	if m := a.mailbox(pid); m != nil && !a.closed.Load() {
-		if reply, ok := m.atOnce(c).(R); ok {
-			return reply, reply.Failure()
+		if reply := m.atOnce(c); reply != nil {
+			return typed[R](pid, c, reply)
 		}
 	}
 	p, err := a.post(pid, c)

@@ -95,7 +95,11 @@ func (b *kvBehavior) prepared(w *building, err error) {
 	delete(b.building, w.group)
 	w.then(err)
 	for _, r := range w.held {
-		b.Handle(r)
+		if b.committing[r] != nil { // its transaction has been looked up already
+			b.write(r)
+		} else {
+			b.Handle(r)
+		}
 	}
 	b.release() // an import
 }
@@ -106,6 +110,7 @@ func (b *kvBehavior) abandon() {
 	for _, group := range sortedKeys(b.building) {
 		w := b.building[group]
 		for _, r := range w.held {
+			b.endCommit(r)
 			r.Fail(b.notWhole())
 		}
 		w.held = nil
@@ -144,8 +149,7 @@ func (b *kvBehavior) prepareWrites() {
 	}
 	ahead := make(map[uint64]bool)
 	for _, r := range b.writes {
-		group, _ := operation(r.Command)
-		ahead[group] = true
+		ahead[b.change(r).group] = true
 	}
 	var left []*building
 	for _, w := range b.creating {

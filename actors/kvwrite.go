@@ -71,13 +71,13 @@ func (b *kvBehavior) write(r *Request) {
 		r.Fail(fmt.Errorf("%s: %T: %w: send ApplyEntry to the supervisor, or propose the operation", b.host.PID().ID, r.Command, messages.ErrReplicated))
 		return
 	}
-	group, op := operation(r.Command)
-	if w := b.building[group]; w != nil {
+	c := b.change(r)
+	if w := b.building[c.group]; w != nil {
 		w.held = append(w.held, r)
 		return
 	}
-	if kv.Prepares(op) {
-		b.create(group, op, r)
+	if c.Txn == nil && kv.Prepares(c.Operation) {
+		b.create(c.group, c.Operation, r)
 		return
 	}
 	b.queue(r)

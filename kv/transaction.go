@@ -164,6 +164,17 @@ func (t *transaction) conflict() error {
 			return conflicting(s.lower)
 		}
 	}
+	return t.dropped(t.view.group.indexes)
+}
+
+// dropped reports a conflict if an index that was read is not among those: what
+// changes afterwards is in no entry of it.
+func (t *transaction) dropped(indexes []index) error {
+	for _, s := range t.spans {
+		if s.lower[0] == indexSpace && !slices.ContainsFunc(indexes, func(x index) bool { return strings.HasPrefix(s.lower, x.entries) }) {
+			return fmt.Errorf("an index that was read was dropped: %w", messages.ErrConflict)
+		}
+	}
 	return nil
 }
 
@@ -185,6 +196,9 @@ func (b *batch) commit(s *DB, t *transaction) messages.Result {
 		if _, changed := b.changes[key]; changed && err == nil {
 			err = conflicting(key)
 		}
+	}
+	if err == nil {
+		err = t.dropped(b.indexes)
 	}
 	if err == nil && len(t.spans) > 0 {
 		for key := range b.changes {

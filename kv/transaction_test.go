@@ -347,3 +347,23 @@ func TestPagesAreOneRange(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// An index that was read and dropped since cannot tell of a phantom any more.
+func TestDroppedIndexConflicts(t *testing.T) {
+	db := open(t, memDir(t), lazy)
+	mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Fields: messages.Paths("n")}), put("a", `{"n":1}`))
+	txn := begin(t, db)
+	if _, _, err := txn.Query(messages.QueryIndex{Name: "n", Equal: "2"}); err != nil {
+		t.Fatal(err)
+	}
+	run(t, txn, put("mine", "1"))
+	mustWrite(t, db, 0, messages.DropIndexOperation("n"))
+	mustWrite(t, db, 0, put("phantom", `{"n":2}`))
+	results, err := db.Commit(0, []kv.Change{{Txn: txn}})
+	if err == nil {
+		err = results[0].Err
+	}
+	if !errors.Is(err, messages.ErrConflict) {
+		t.Errorf("committed beside a phantom: %v", err)
+	}
+}
