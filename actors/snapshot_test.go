@@ -610,13 +610,6 @@ func TestSnapshotFiles(t *testing.T) {
 	})
 }
 
-// hangs reports whether a sync waits for the release of hold.
-func (d *disk) hangs() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.block == nil
-}
-
 // A client that ignores its credit is refused while the disk is slow: the
 // mailbox holds what the credit allows and no more, and other streams go on,
 // whichever lane they would get by their number.
