@@ -249,7 +249,11 @@ func (s *logScan) verify(visit seer) error {
 		// is durable, so one that a crash has torn has a good record beside it.
 		// To cut here would be to take a log for an empty one because the
 		// manifest is of another.
-		return s.corrupt(end, offset, "no record here is of the log that the manifest names, and the mark does not say whether there should be one")
+		reason := s.torn
+		if s.damage != nil {
+			reason = s.damage.Reason
+		}
+		return s.corrupt(end, offset, reason+": no record here is of the log that the manifest names, and the mark does not say whether there should be one")
 	}
 	if s.partial {
 		c := &messages.CorruptError{Path: end, Offset: offset, Index: s.near + 1,
