@@ -37,18 +37,6 @@ func appendDel(dst []byte, key string) []byte {
 	return append(dst, newline...)
 }
 
-func setLen(key, value string) int64 {
-	return int64(len(setHead) + digits(len(key)) + 2 + len(key) + 2 + 1 + digits(len(value)) + 2 + len(value) + 2)
-}
-
-func digits(n int) int {
-	d := 1
-	for ; n >= 10; n /= 10 {
-		d++
-	}
-	return d
-}
-
 // command is one command of the file. Its slices are valid until the next one
 // is read.
 type command struct {
