@@ -120,10 +120,10 @@ func (b *kvBehavior) leave() {
 		}
 	}
 	if !always {
+		b.syncSoon() // first, so that who has an answer can count on it
 		n := len(batch)
 		replyAll(batch, reply)
 		b.reuse(batch, n)
-		b.syncSoon()
 		return
 	}
 	b.syncing = true
