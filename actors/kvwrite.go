@@ -140,11 +140,11 @@ func (b *kvBehavior) leave() {
 		}
 	}
 	if !always {
+		b.syncSoon() // first, so that who has an answer can count on it
 		n := len(batch)
 		replyAll(batch, reply)
 		b.watches.release()
 		b.reuse(batch, n)
-		b.syncSoon()
 		b.tend()
 		return
 	}
