@@ -185,6 +185,10 @@ func TestUniqueIndexDirectly(t *testing.T) {
 	putN := func(key string, n int) messages.Put {
 		return messages.Put{Group: 1, Key: []byte(key), Value: fmt.Appendf(nil, `{"n":%d}`, n)}
 	}
+	txn := must[messages.Begun](r, messages.Begin{Group: 1}).Txn
+	inTxn := putN("txn", 2000)
+	inTxn.Txn = txn
+	must[messages.PutDone](r, inTxn)
 	dup := begin[messages.IndexCreated](r, messages.CreateIndex{Group: 1, Definition: messages.IndexDefinition{Name: "len", Func: "unknown", Unique: true}})
 	waiting(r, 1)
 	first := begin[messages.IndexCreated](r, messages.CreateIndex{Group: 1, Definition: uniqueN})
@@ -193,6 +197,8 @@ func TestUniqueIndexDirectly(t *testing.T) {
 	waiting(r, 3)
 	third := begin[messages.PutDone](r, putN("b", 1000))
 	waiting(r, 4)
+	commit := begin[messages.Committed](r, messages.Commit{Group: 1, Txn: txn})
+	waiting(r, 5)
 	must[messages.PutDone](r, messages.Put{Group: 2, Key: []byte("x")})
 	close(slices)
 	if a := <-dup; !errors.Is(a.Err, messages.ErrInvalid) {
@@ -205,6 +211,9 @@ func TestUniqueIndexDirectly(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 	if a := <-third; a.Err != nil {
+		t.Errorf("%+v", a)
+	}
+	if a := <-commit; a.Err != nil {
 		t.Errorf("%+v", a)
 	}
 	if n.Load() != 1+3 {
