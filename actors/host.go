@@ -84,6 +84,8 @@ type Host struct {
 	spawns    int
 	lanes     []*actor.PID
 	firstOpen chan error // the outcome of the first Open
+	reaping   sync.Once
+	reaped    error // by reaping
 	stopped   chan struct{}
 	ended     chan struct{} // the process has ended, after stopped
 

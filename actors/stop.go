@@ -14,7 +14,7 @@ import (
 // way is finished, the store is closed. When the context ends first, what is
 // left is answered with ErrInDoubt if it had begun and ErrStopped if not, and
 // Stop returns the context's error. The mailbox stays, and goes on answering
-// ErrStopped. Stop is called once.
+// ErrStopped. It may be called again.
 func (h *Host) Stop(ctx context.Context) error {
 	h.box.closed.Store(true)
 	f := func() { h.engine.Send(h.PID(), idle{}) }
@@ -50,7 +50,13 @@ func (h *Host) Stop(ctx context.Context) error {
 // reap ends the processes, which have nothing left to do. Each gets hollywood's
 // pill as its last message. If somebody else has sent one as well, hollywood
 // reports only one of them as done, so the process itself tells, too.
+// Whoever calls Stop beside another waits for the one end.
 func (h *Host) reap() error {
+	h.reaping.Do(func() { h.reaped = h.reapAll() })
+	return h.reaped
+}
+
+func (h *Host) reapAll() error {
 	target := h.box.target.Swap(nil)
 	for _, pid := range append([]*actor.PID{target}, h.lanes...) {
 		ended := h.ended
