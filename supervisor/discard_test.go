@@ -231,7 +231,7 @@ func TestKilledWhileDiscarding(t *testing.T) {
 				}
 				next.stop()
 			}
-			if len(images) < 9 || seen[p.states[name]] == 0 || seen[p.states[""]] == 0 && name != "ahead" {
+			if len(images) < 5 || seen[p.states[name]] == 0 || seen[p.states[""]] == 0 && name != "ahead" {
 				t.Errorf("%d images, and the states %v", len(images), seen)
 			}
 			t.Logf("%d images: %v", len(images), seen)
