@@ -87,8 +87,13 @@ func (c *cache) prefetch(number int64) {
 		return
 	}
 	c.ahead.Go(func() {
-		c.load(b)
-		c.release(b)
+		c.decode(b)
+		// In one step: who waited for the block may move on at once, and its
+		// place has to be free for the next one then, or less is read ahead.
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		close(b.done)
+		c.drop(b)
 	})
 }
 
@@ -103,6 +108,11 @@ func (c *cache) retain(b *cached) *cached {
 func (c *cache) release(b *cached) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.drop(b)
+}
+
+// drop makes a block be held by one less. c.mu is held.
+func (c *cache) drop(b *cached) {
 	b.holders--
 	// One that failed is not kept: a disk may read at the second try.
 	if b.holders == 0 && (len(c.blocks) > c.limit || b.err != nil) {
@@ -153,9 +163,13 @@ func (c *cache) take(b *cached, number int64) {
 	*b = cached{number: number, holders: 1, used: c.clock, buf: b.buf, done: make(chan struct{})}
 }
 
-// load decodes a block that the caller holds.
+// load decodes a block that the caller holds, for all who wait for it.
 func (c *cache) load(b *cached) {
 	defer close(b.done)
+	c.decode(b)
+}
+
+func (c *cache) decode(b *cached) {
 	defer func() {
 		if p := recover(); p != nil {
 			b.raw, b.err = nil, fmt.Errorf("reading block %d panicked: %v", b.number, p)
