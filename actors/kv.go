@@ -112,9 +112,7 @@ func SpawnKV(engine *actor.Engine, cfg KVConfig) (*KV, error) {
 	if err != nil {
 		return nil, fmt.Errorf("actors: spawn %s/%s: %w", cfg.Name, cfg.ID, err)
 	}
-	if cfg.Sync.Every == 0 {
-		cfg.Sync.Every = 100 * time.Millisecond
-	}
+	cfg.Sync = cfg.Sync.withDefaults()
 	if cfg.MaxBatchBytes == 0 {
 		cfg.MaxBatchBytes = 4 << 20
 	}

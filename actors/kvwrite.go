@@ -3,49 +3,10 @@ package actors
 import (
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/ballast-raft/ballast/kv"
 	"github.com/ballast-raft/ballast/messages"
 )
-
-// SyncPolicy says when direct writes of application data are made durable, and
-// with that what the reply to one promises. The zero value is SyncAlways.
-//
-// A panic or a kill takes nothing away under any of them. With the lazy ones the
-// loss of power may: a suffix of the changes, never a part of one. Apply is not
-// concerned, since the log has the entries.
-type SyncPolicy struct {
-	Mode SyncMode
-	// Every is how long after a write SyncInterval begins to sync it. Default
-	// 100 ms. What is lost with the power is at most what was written in that
-	// time and during the last two syncs. A shorter one loses less and leaves
-	// less of the disk to others.
-	Every time.Duration
-}
-
-// SyncMode is a kind of SyncPolicy.
-type SyncMode uint8
-
-const (
-	// SyncAlways answers a write when it is on disk.
-	SyncAlways SyncMode = iota
-	// SyncInterval answers a write when the kernel has it, and syncs it within
-	// an interval. A sync that fails is told by the event messages.ActorFailed
-	// alone: the writes before it were answered.
-	SyncInterval
-	// SyncNever answers a write when the kernel has it, and leaves the disk to
-	// the kernel, some 30 seconds, until the actor is stopped.
-	SyncNever
-)
-
-// Validate reports every field that makes no sense, as ErrInvalid.
-func (p SyncPolicy) Validate() error {
-	if p.Mode > SyncNever || p.Every < 0 || p.Every > 0 && p.Mode != SyncInterval {
-		return fmt.Errorf("SyncPolicy has mode %d and interval %v: %w", p.Mode, p.Every, messages.ErrInvalid)
-	}
-	return nil
-}
 
 // written is the Note of a direct write that was handed to the store.
 type written struct{ reply messages.Reply }

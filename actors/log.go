@@ -18,6 +18,8 @@ import (
 type LogConfig struct {
 	// Open opens the store; it is called again after every failure.
 	Open func() (raftlog.Store, error)
+	// Sync says when changes become durable. Default: before they are answered.
+	Sync SyncPolicy
 	// MaxBatchBytes starts a sync without waiting for more once that much is
 	// staged. Default 1 MiB. A larger one gives more throughput and longer
 	// waits to those at its front.
@@ -77,7 +79,7 @@ type Log struct {
 
 // SpawnLog starts a log actor.
 func SpawnLog(engine *actor.Engine, cfg LogConfig) (*Log, error) {
-	err := cfg.Scrub.Validate()
+	err := errors.Join(cfg.Scrub.Validate(), cfg.Sync.Validate())
 	if cfg.MaxBatchBytes < 0 || cfg.StallAfter < 0 {
 		err = errors.Join(err, fmt.Errorf("MaxBatchBytes %d or StallAfter %v is negative: %w", cfg.MaxBatchBytes, cfg.StallAfter, messages.ErrInvalid))
 	}
@@ -90,7 +92,7 @@ func SpawnLog(engine *actor.Engine, cfg LogConfig) (*Log, error) {
 	if cfg.StallAfter == 0 {
 		cfg.StallAfter = 2 * time.Second
 	}
-	cfg.Scrub = cfg.Scrub.withDefaults()
+	cfg.Scrub, cfg.Sync = cfg.Scrub.withDefaults(), cfg.Sync.withDefaults()
 	l := &Log{}
 	cfg.Patient = changes
 	cfg.New = func(h *Host) Behavior {
@@ -149,8 +151,9 @@ type logBehavior struct {
 	shrinking []*Request
 	syncing   bool
 	// maintaining: the store's Maintain is under way; wanted: it has asked for a
-	// sync.
-	maintaining, wanted bool
+	// sync. timed: the time of the next sync of a lazy policy is set; late: it has
+	// come.
+	maintaining, wanted, timed, late bool
 	// syncs counts the syncs that were begun, the last at began. A watch is a
 	// timer that looks whether the one that was under way still is; there is at
 	// most one. stalled: it was reported.
@@ -354,7 +357,11 @@ func (b *logBehavior) stage(r *Request, position uint64, reply messages.Reply, e
 
 // commit starts a sync, or a look at whether more is coming.
 func (b *logBehavior) commit() {
-	if b.syncing || len(b.pending) == 0 && !b.wanted {
+	if b.syncing || !b.asked() {
+		return
+	}
+	if b.cfg.Sync.Mode != SyncAlways {
+		b.sync()
 		return
 	}
 	_, bytes := b.store.Staged()
@@ -362,19 +369,37 @@ func (b *logBehavior) commit() {
 }
 
 func (b *logBehavior) leave() {
-	if len(b.pending) > 0 || b.wanted {
+	if b.asked() {
 		b.sync()
 	}
+}
+
+func (b *logBehavior) asked() bool { return len(b.pending) > 0 || b.wanted || b.late }
+
+// syncSoon has what is written synced within the interval.
+func (b *logBehavior) syncSoon() {
+	if b.cfg.Sync.Mode != SyncInterval || b.timed {
+		return
+	}
+	b.timed = true
+	b.host.After(b.cfg.Sync.Every, func() {
+		b.timed, b.late = false, true // Settle follows
+	})
 }
 
 // maxSpare is how long a batch's slice may be to be used again, so that one
 // large batch does not pin 8 bytes for each of its commands for ever.
 const maxSpare = 4096
 
+// sync sends a batch on its way: to the disk, or with a lazy policy to the kernel.
 func (b *logBehavior) sync() {
 	batch := b.pending
 	b.pending, b.spare = b.spare, nil
-	b.syncing, b.wanted = true, false
+	lazy := b.cfg.Sync.Mode != SyncAlways && !b.late
+	b.syncing, b.wanted, b.late = true, false, false
+	if lazy {
+		b.syncSoon() // first, so that who has an answer can count on it
+	}
 	b.syncs++
 	b.began = b.host.Now()
 	b.watch()
@@ -382,7 +407,11 @@ func (b *logBehavior) sync() {
 	upTo := b.staged.Load()
 	b.host.Run(logSyncLane, func() func() {
 		began := b.host.Now()
-		changes, err := b.store.Sync()
+		carryOut := b.store.Sync
+		if lazy {
+			carryOut = b.store.Write
+		}
+		changes, err := carryOut()
 		took := b.host.Now().Sub(began)
 		if err == nil {
 			later := int(b.staged.Load() - upTo)
@@ -538,7 +567,7 @@ func (b *logBehavior) dropped(batch []*Request, changes int, err error) {
 	for _, r := range all {
 		note := r.Note.(*staged)
 		switch {
-		case note.position <= b.store.Durable():
+		case note.position <= b.store.Written():
 			r.Reply(b.bounded(note.reply))
 			continue
 		case note.change && changes > 0:

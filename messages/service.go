@@ -123,10 +123,11 @@ type ActorStatus struct {
 
 // LogStatistics are counted by the log actor since the start.
 type LogStatistics struct {
-	Appends uint64 // commands made durable
+	Appends uint64 // commands made durable, or written if the SyncPolicy is a lazy one
 	Entries uint64
 	Bytes   uint64 // payload bytes
-	// Syncs is the number of batches; Appends/Syncs is the mean batch.
+	// Syncs is the number of batches, synced or written; Appends/Syncs is the mean
+	// batch.
 	Syncs uint64
 	// SyncTime is the time spent writing and syncing; LastSync the latest.
 	SyncTime, LastSync time.Duration
