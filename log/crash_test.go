@@ -258,6 +258,7 @@ func (c *crashRun) open() {
 func TestEveryCrash(t *testing.T) {
 	root := memory(t)
 	pool := crashtest.NewPool(root)
+	pool.Every = crashtest.UnderRace
 	var twice, torn atomic.Int64
 	// try checks an image. wait says to do it here, and not on a worker.
 	var try func(c *crashed, wait bool) error
