@@ -30,7 +30,7 @@ func (a *app) snapshotCommands() []*cli.Command {
 const snapshotIDHelp = `ID is as list prints it, or 'latest', the newest of -group N (0 if not given).`
 
 func latestGroupFlag() cli.Flag {
-	return &cli.Uint64Flag{Name: "group", Usage: "the group that 'latest' is of, `N`"}
+	return &cli.Uint64Flag{Name: "group", Usage: "`N` is the group that 'latest' is of"}
 }
 
 // snapshotFiles are the snapshots of a service, or those that have a directory

@@ -79,6 +79,9 @@ func TestSnapshotPrune(t *testing.T) {
 }
 
 func TestSnapshotPruneText(t *testing.T) {
+	if out := must(t, "help", "snapshot", "prune"); strings.Contains(out, "default 0s") {
+		t.Errorf("the help shows a default that there is none of:\n%s", out)
+	}
 	dir, infos := shelf(t)
 	if out := must(t, "snapshot", "prune", dir, "-keep", "2", "-dry-run"); !strings.Contains(out, "goes: count") || !strings.Contains(out, "nothing was removed; "+bytesText(infos[0].FileBytes)+" would be freed") {
 		t.Error("dry run")
