@@ -66,6 +66,7 @@ func SpawnSnapshot(engine *actor.Engine, cfg SnapshotConfig) (*Snapshot, error) 
 		b.streams = newLeases[*stream](h, cfg.Lease, cfg.MaxStreams, func(err error) {
 			h.Event(messages.ActorFailed{Actor: h.PID().ID, Err: err})
 		})
+		b.streams.run = b.run
 		return b
 	}
 	h, err := Spawn(engine, cfg.Config)

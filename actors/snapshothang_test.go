@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/anthdm/hollywood/actor"
 	"github.com/ballast-raft/ballast/actors"
@@ -183,6 +184,47 @@ func TestHangingChange(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A stream that its owner has forgotten, and whose end hangs on the disk, holds
+// up none that is opened later.
+func TestGivingUpHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := &stallingDisk{}
+		r := newSnapshotRig(t, func(cfg *actors.SnapshotConfig, o *snapshot.Options) {
+			disk.Disk, o.Disk = o.Disk, disk
+			cfg.Lanes, cfg.Lease = 2, time.Minute
+		})
+		defer r.close()
+		forgotten := must[messages.SaveBegun](r.actorRig, messages.BeginSave{Group: 1, Index: 1, Term: 1, Resume: true})
+		must[messages.ChunkSaved](r.actorRig, messages.SaveChunk{Group: 1, Stream: forgotten.Stream, Seq: 1, Data: make([]byte, 3*testBlock)})
+		gate := make(chan struct{})
+		disk.stall.Store(&gate)
+		pass(2 * time.Minute)
+		if disk.stall.Load() != nil {
+			t.Error("it was not given up")
+		}
+		saved := make(chan error, 1)
+		go func() {
+			var errs []error
+			for g := range uint64(6) { // more than there are lanes, all open at once
+				_, err := do[messages.SaveBegun](r.actorRig, messages.BeginSave{Group: 2 + g, Index: 1, Term: 1})
+				errs = append(errs, err)
+			}
+			saved <- errors.Join(errs...)
+		}()
+		synctest.Wait()
+		select {
+		case err := <-saved:
+			if err != nil {
+				t.Error(err)
+			}
+		default:
+			t.Error("others wait for it")
+		}
+		close(gate)
+		synctest.Wait()
+	})
 }
 
 // movingStore is a store in which, between the look for the newest snapshot and its
