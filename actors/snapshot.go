@@ -25,7 +25,10 @@ type SnapshotConfig struct {
 	Lease time.Duration
 	// Lanes is how many streams can work at the same time. Default 4. A call to
 	// the disk that hangs holds up the streams of its lane; a new stream gets
-	// the lane with the fewest.
+	// the lane with the fewest. There are as many again for what changes the set
+	// of snapshots (saves in one message, deletion, cleanup, setting aside,
+	// discarding): the changes of one group share one, in order, so one that
+	// hangs holds up those of its group.
 	Lanes int
 	// MaxStreams is how many streams may be open. Default 64.
 	MaxStreams int
@@ -57,12 +60,13 @@ func SpawnSnapshot(engine *actor.Engine, cfg SnapshotConfig) (*Snapshot, error) 
 	if cfg.MaxStreams == 0 {
 		cfg.MaxStreams = 64
 	}
-	lanes := make([]laneLoad, 1+cfg.Lanes)
+	lanes := make([]laneLoad, 1+2*cfg.Lanes)
 	cfg.New = func(h *Host) Behavior {
-		b := &snapshotBehavior{host: h, cfg: cfg, lanes: lanes}
+		b := &snapshotBehavior{host: h, cfg: cfg, lanes: lanes, changes: make(map[uint64]*changing)}
 		b.streams = newLeases[*stream](h, cfg.Lease, cfg.MaxStreams, func(err error) {
 			h.Event(messages.ActorFailed{Actor: h.PID().ID, Err: err})
 		})
+		b.streams.run = b.run
 		return b
 	}
 	h, err := Spawn(engine, cfg.Config)
@@ -78,6 +82,7 @@ type snapshotBehavior struct {
 	store   snapshot.Store
 	streams *leases[*stream]
 	lanes   []laneLoad
+	changes map[uint64]*changing // by group
 }
 
 // stream is one transfer. The actor owns all fields but writer, reader and at,
@@ -189,7 +194,7 @@ func (b *snapshotBehavior) open(r *Request) {
 
 // add opens a stream.
 func (b *snapshotBehavior) add(s *stream) *stream {
-	s.lane = b.freeLane()
+	s.lane = b.streamLane()
 	b.streams.add(s)
 	s.underWay++ // until it is open
 	return s
@@ -236,12 +241,12 @@ func (b *snapshotBehavior) Resolve(r *Request, cause error) {
 		b.Handle(r) // asking again does no harm
 	case messages.DeleteSnapshot:
 		r.Keep()
-		b.work(r, func() messages.Reply {
+		b.change(r, groupOf(c.ID, c.Group), func() messages.Reply {
 			return messages.SnapshotDeleted{Tag: c.Tag, Group: c.Group, Err: gone(b.store.Delete(c.ID))}
 		})
 	case messages.DiscardSnapshotFile:
 		r.Keep()
-		b.work(r, func() messages.Reply {
+		b.change(r, groupOf(c.Name, c.Group), func() messages.Reply {
 			return messages.SnapshotFileDiscarded{Tag: c.Tag, Group: c.Group, Err: gone(b.store.Discard(c.Name))}
 		})
 	case messages.Save, messages.FinishSave, messages.SuspendSave, messages.AbortSave:
@@ -251,7 +256,7 @@ func (b *snapshotBehavior) Resolve(r *Request, cause error) {
 			return
 		}
 		r.Keep()
-		b.work(r, func() messages.Reply { return b.resolveEnd(r, note, crashed) })
+		b.change(r, note.group, func() messages.Reply { return b.resolveEnd(r, note, crashed) })
 	default:
 		r.Fail(crashed)
 	}

@@ -144,7 +144,7 @@ func (b *snapshotBehavior) save(r *Request, c messages.Save) {
 	}
 	note := &saving{group: c.Group}
 	r.Note = note
-	b.work(r, func() messages.Reply {
+	b.change(r, c.Group, func() messages.Reply {
 		info, err := func() (messages.SnapshotInfo, error) {
 			w, err := b.store.Create(c.Group, c.Index, c.Term, c.Meta)
 			if err != nil {
