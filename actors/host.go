@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,8 +60,25 @@ type Config struct {
 	Recover     bool
 	// Patient tells which commands may wait while Defer is on. Default: none.
 	Patient func(messages.Command) bool
+	// StallAfter is how long a call to the disk may take before it is reported, by
+	// the event messages.Stalled and in the status; one that takes time in
+	// proportion to the data may take 30 times as long. It is looked for so often,
+	// so a call may have hung for twice as long when it is told. Default 2 seconds.
+	// A smaller one cries wolf when the disk is busy.
+	StallAfter time.Duration
+	// Observe is called with every event before it is broadcast, in the goroutine
+	// in which it happens. It must not block. Default: nobody is told.
+	Observe func(event any)
 	// New makes a Behavior.
 	New func(*Host) Behavior
+}
+
+func (c Config) validate() error {
+	err := errors.Join(c.Limits.Validate(), c.Restart.Validate())
+	if c.StallAfter < 0 {
+		err = errors.Join(err, fmt.Errorf("StallAfter is negative (%v): %w", c.StallAfter, messages.ErrInvalid))
+	}
+	return err
 }
 
 // Notice tells the coordinator that an actor has changed its state.
@@ -82,7 +100,8 @@ type Host struct {
 	// spawning serialises the (re)creation of the process.
 	spawning  sync.Mutex
 	spawns    int
-	lanes     []*actor.PID
+	lanes     []*lane
+	watch     watchdog
 	firstOpen chan error // the outcome of the first Open
 	reaping   sync.Once
 	reaped    error // by reaping
@@ -135,10 +154,11 @@ type (
 
 // Spawn starts an actor. It returns at once; Opened waits for the store.
 func Spawn(engine *actor.Engine, cfg Config) (*Host, error) {
-	if err := errors.Join(cfg.Limits.Validate(), cfg.Restart.Validate()); err != nil {
+	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("actors: spawn %s/%s: %w", cfg.Name, cfg.ID, err)
 	}
 	cfg.Restart = cfg.Restart.withDefaults()
+	cfg.StallAfter = cmp.Or(cfg.StallAfter, defaultStallAfter)
 	h := &Host{
 		cfg: cfg, engine: engine, env: cfg.Env.withDefaults(),
 		box:       newMailbox(engine, cfg.Name, cfg.ID, cfg.Limits, cfg.Env.withDefaults().Burst),
@@ -147,6 +167,7 @@ func Spawn(engine *actor.Engine, cfg Config) (*Host, error) {
 		ended:     make(chan struct{}),
 		state:     messages.StateOpening,
 	}
+	h.watch.host = h
 	h.box.exempt = cfg.Coordinator
 	if h.box.patient = cfg.Patient; h.box.patient == nil {
 		h.box.patient = func(messages.Command) bool { return false }
@@ -220,20 +241,27 @@ func (h *Host) Status() messages.ActorStatus {
 	quickly := b.quickly.Load()
 	s.Requests, s.Replies, s.Refused = b.requests+quickly, b.replies+quickly, b.refused
 	b.mu.Unlock()
+	calls, stalls := h.watch.stalled()
+	s.Stalled, s.Stalls = stalledText(calls), stalls
 	return s
 }
 
 // Run has a worker call work, and the actor call what work returns, unless the
 // Behavior was replaced in the meantime. Jobs of one lane run one after the
 // other; lanes run beside each other. Lane 0 also opens and closes the store.
-func (h *Host) Run(lane int, work func() (done func())) {
-	h.engine.Send(h.lane(lane), job{h.incarnation, h.PID(), work})
+func (h *Host) Run(lane int, work func() (done func())) { h.Do(lane, Call{Name: "work"}, work) }
+
+// Do is Run of a call that has a name.
+func (h *Host) Do(lane int, call Call, work func() (done func())) {
+	h.engine.Send(h.lane(lane).pid, job{h.incarnation, h.PID(), call, work})
 }
 
-func (h *Host) lane(i int) *actor.PID {
+func (h *Host) lane(i int) *lane {
 	for len(h.lanes) <= i {
-		h.lanes = append(h.lanes, h.env.spawn(h.engine, worker{},
-			h.cfg.Name+"/"+h.cfg.ID+"/worker", strconv.Itoa(len(h.lanes))))
+		l := &lane{}
+		l.pid = h.env.spawn(h.engine, worker{l, h}, h.cfg.Name+"/"+h.cfg.ID+"/worker", strconv.Itoa(len(h.lanes)))
+		h.lanes = append(h.lanes, l)
+		h.watch.add(l)
 	}
 	return h.lanes[i]
 }
@@ -290,7 +318,12 @@ func (h *Host) Send(to *actor.PID, c messages.Command) {
 }
 
 // Event broadcasts an event on the engine's event stream.
-func (h *Host) Event(e any) { h.engine.BroadcastEvent(e) }
+func (h *Host) Event(e any) {
+	if h.cfg.Observe != nil {
+		h.cfg.Observe(e)
+	}
+	h.engine.BroadcastEvent(e)
+}
 
 // Fail drops the Behavior because of err, and rebuilds it. While the Behavior is
 // being closed it only tells of err: there is nothing to rebuild, and the end

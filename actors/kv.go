@@ -271,6 +271,10 @@ func (b *kvBehavior) Handle(r *Request) {
 	case messages.Apply:
 		b.apply(r, c)
 	case messages.Put, messages.Delete, messages.CompareAndSwap, messages.Txn, messages.CreateIndex, messages.DropIndex:
+		if b.host.Late(kvSyncLane) {
+			r.Fail(stalledError(b.host, c))
+			return
+		}
 		b.write(r)
 	case messages.Get, messages.MultiGet, messages.Scan, messages.QueryIndex, messages.ListIndexes, messages.ReadApplied, messages.ListGroups:
 		if view, group := viewOf(c); view != 0 {
@@ -375,7 +379,7 @@ func (b *kvBehavior) syncInBackground() {
 		return
 	}
 	b.syncBg, b.syncAgain, b.dirty = true, false, 0
-	b.host.Run(kvSyncLane, func() func() {
+	b.host.Do(kvSyncLane, syncCall, func() func() {
 		err := b.store.Sync()
 		return func() {
 			b.syncBg = false
@@ -440,7 +444,7 @@ func (b *kvBehavior) exportChunk(r *Request, c messages.ExportChunk) {
 	}
 	size = min(size, messages.MaxSnapshotChunk)
 	a.underWay++
-	b.host.Run(kvExportLane, func() func() {
+	b.host.Do(kvExportLane, Call{Name: "export"}, func() func() {
 		data := make([]byte, size)
 		n, err := io.ReadFull(a.export, data)
 		eof := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)

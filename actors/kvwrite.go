@@ -151,7 +151,7 @@ func (b *kvBehavior) leave() {
 	b.syncing = true
 	b.host.Defer(true)
 	upTo := b.queued.Load()
-	b.host.Run(kvSyncLane, func() func() {
+	b.host.Do(kvSyncLane, syncCall, func() func() {
 		err := b.store.Sync()
 		if err != nil {
 			return func() { b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err)) }

@@ -94,7 +94,7 @@ func (ls *leases[T]) settle(t T, err error) {
 // giveUp ends t on its lane and then calls done in the actor.
 func (ls *leases[T]) giveUp(t T, done func(error)) {
 	l := t.base()
-	ls.host.Run(l.lane, func() func() {
+	ls.host.Do(l.lane, Call{"give up", true}, func() func() {
 		err := l.end()
 		return func() { done(err) }
 	})

@@ -1,6 +1,8 @@
 package actors
 
 import (
+	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -18,11 +20,24 @@ type laneLoad struct {
 // there is another lane. A chunk takes milliseconds.
 const laneBusy = time.Second
 
-// run has a lane do some work; see Host.Run.
-func (b *snapshotBehavior) run(lane int, work func() (done func())) {
+// callOf names the work that a command asks for.
+func callOf(c messages.Command) Call {
+	call := Call{Name: strings.TrimPrefix(fmt.Sprintf("%T", c), "messages.")}
+	switch c := c.(type) {
+	case messages.OpenSnapshot, messages.ExportSnapshot, messages.ImportSnapshot, messages.FinishSave,
+		messages.VerifySnapshot, messages.CleanupSnapshots, messages.SetAsideSnapshot:
+		call.Long = true // they read or sync a whole file
+	case messages.BeginSave:
+		call.Long = c.Resume
+	}
+	return call
+}
+
+// run has a lane do some work for a command; see Host.Run.
+func (b *snapshotBehavior) run(lane int, c messages.Command, work func() (done func())) {
 	l := &b.lanes[lane]
 	l.jobs.Add(1)
-	b.host.Run(lane, func() func() {
+	b.host.Do(lane, callOf(c), func() func() {
 		l.since.Store(b.host.Now().UnixNano())
 		defer func() {
 			l.since.Store(0)
@@ -65,7 +80,7 @@ func (b *snapshotBehavior) work(r *Request, f func() messages.Reply) { b.workIn(
 func (b *snapshotBehavior) read(r *Request, f func() messages.Reply) { b.workIn(b.freeLane(), r, f) }
 
 func (b *snapshotBehavior) workIn(lane int, r *Request, f func() messages.Reply) {
-	b.run(lane, func() func() {
+	b.run(lane, r.Command, func() func() {
 		reply := f()
 		return func() { r.Reply(reply) }
 	})

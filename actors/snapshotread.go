@@ -69,7 +69,7 @@ func (b *snapshotBehavior) openReader(r *Request, s *stream, open func() (messag
 	b.add(s)
 	s.end = func() error { return s.reader.Close() }
 	group := r.Command.Refuse(nil).(messages.SnapshotOpened).Group
-	b.run(s.lane, func() func() {
+	b.run(s.lane, r.Command, func() func() {
 		o, events, err := open()
 		return func() {
 			for _, e := range events {
@@ -173,7 +173,7 @@ func (b *snapshotBehavior) readChunk(r *Request, c messages.ReadChunk) {
 	}
 	size = min(size, messages.MaxSnapshotChunk)
 	s.underWay++
-	b.run(s.lane, func() func() {
+	b.run(s.lane, r.Command, func() func() {
 		read := messages.ChunkRead{Tag: c.Tag, Group: c.Group, Stream: s.id}
 		over := error(nil)
 		if s.random {

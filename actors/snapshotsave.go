@@ -36,7 +36,7 @@ func (b *snapshotBehavior) begin(r *Request, s *stream, open func() (sink, int64
 	b.add(s)
 	// What is idle for too long ends so.
 	s.end = s.breakOff
-	b.run(s.lane, func() func() {
+	b.run(s.lane, r.Command, func() func() {
 		w, offset, err := open()
 		begun := messages.SaveBegun{Tag: r.Command.RequestTag(), Group: s.note.group, Stream: s.id, Offset: offset, Credit: b.cfg.Credit, Err: err}
 		if err == nil {
@@ -75,7 +75,7 @@ func (b *snapshotBehavior) saveChunk(r *Request, c messages.SaveChunk) {
 	}
 	s.seq = c.Seq
 	s.underWay++
-	b.run(s.lane, func() func() {
+	b.run(s.lane, r.Command, func() func() {
 		if err == nil {
 			_, err = s.writer.Write(c.Data)
 		} else {

@@ -117,6 +117,10 @@ type ActorStatus struct {
 	// Queued and QueuedBytes are what has been accepted and not answered yet.
 	Queued      int
 	QueuedBytes int64
+	// Stalled names the calls to the disk that hang now, Stalls counts those that
+	// ever did: see the event Stalled.
+	Stalled string
+	Stalls  uint64
 	// Requests accepted, replies sent and requests refused since the start.
 	Requests, Replies, Refused uint64
 }
