@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/anthdm/hollywood/actor"
@@ -102,7 +103,8 @@ type Host struct {
 	spawns    int
 	lanes     []*lane
 	watch     watchdog
-	firstOpen chan error // the outcome of the first Open
+	full      atomic.Bool // see room
+	firstOpen chan error  // the outcome of the first Open
 	reaping   sync.Once
 	reaped    error // by reaping
 	stopped   chan struct{}
@@ -241,6 +243,7 @@ func (h *Host) Status() messages.ActorStatus {
 	quickly := b.quickly.Load()
 	s.Requests, s.Replies, s.Refused = b.requests+quickly, b.replies+quickly, b.refused
 	b.mu.Unlock()
+	s.DiskFull = h.full.Load()
 	calls, stalls := h.watch.stalled()
 	s.Stalled, s.Stalls = stalledText(calls), stalls
 	return s
@@ -323,6 +326,17 @@ func (h *Host) Event(e any) {
 		h.cfg.Observe(e)
 	}
 	h.engine.BroadcastEvent(e)
+}
+
+// room takes the outcome of a change that needs space, and tells when there is no
+// more, and when there is again. It may be called in jobs.
+func (h *Host) room(err error) {
+	switch {
+	case err == nil && h.full.Load() && h.full.CompareAndSwap(true, false):
+		h.Event(messages.SpaceReturned{Actor: h.PID().ID})
+	case err != nil && errors.Is(err, messages.ErrDiskFull) && h.full.CompareAndSwap(false, true):
+		h.Event(messages.DiskFull{Actor: h.PID().ID, Err: err})
+	}
 }
 
 // Fail drops the Behavior because of err, and rebuilds it. While the Behavior is

@@ -70,6 +70,7 @@ type KV struct {
 	mu       sync.Mutex
 	reached  map[uint64]uint64
 	withheld atomic.Pointer[map[uint64]error]
+	counters kvCounters
 }
 
 // Withhold has the commands for those groups refused with their errors, but for
@@ -232,6 +233,7 @@ func (b *kvBehavior) Close() error {
 	if b.store == nil {
 		return nil
 	}
+	b.kv.counters.store.Store(nil)
 	err := b.store.Sync()
 	return errors.Join(err, b.store.Close())
 }
@@ -247,10 +249,18 @@ func (b *kvBehavior) Drain() {
 func (b *kvBehavior) Settle() {
 	b.commit()
 	b.prepareWrites()
+	b.gauge()
 }
 
 func (b *kvBehavior) Message(any) {}
-func (b *kvBehavior) Ready()      { b.tend() }
+
+// Ready implements Behavior.
+func (b *kvBehavior) Ready() {
+	if s, ok := b.store.(kvMeasured); ok {
+		b.kv.counters.store.Store(&s)
+	}
+	b.tend()
+}
 
 // tend starts what need not be on the way of a change.
 func (b *kvBehavior) tend() {
@@ -383,6 +393,7 @@ func (b *kvBehavior) syncInBackground() {
 		err := b.store.Sync()
 		return func() {
 			b.syncBg = false
+			b.kv.counters.syncs.Add(1)
 			switch {
 			case err != nil:
 				b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err))

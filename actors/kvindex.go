@@ -203,6 +203,8 @@ func (b *kvBehavior) applyRest(r *Request, c messages.Apply, results []messages.
 }
 
 func (b *kvBehavior) applied(r *Request, c messages.Apply, results []messages.Result, err error) {
+	b.host.room(err)
+	b.kv.counters.applied.Add(uint64(len(results)))
 	index, term := b.store.Applied(c.Group)
 	b.kv.reach(c.Group, max(index, b.kv.Reached(c.Group)))
 	r.Reply(messages.Applied{Tag: c.Tag, Group: c.Group, Index: index, Term: term, Results: results, Err: err})

@@ -376,6 +376,9 @@ func (b *logBehavior) sync() {
 				b.count(batch, took)
 			}
 			grows := slices.ContainsFunc(batch, func(r *Request) bool { return !shrinks(r.Command) })
+			if grows {
+				b.host.room(nil)
+			}
 			replyAll(batch, func(r *Request) messages.Reply { return b.bounded(r.Note.(*staged).reply) })
 			return func() {
 				if n > 0 {
@@ -488,6 +491,7 @@ func (b *logBehavior) tell(damage []raftlog.Damage) {
 // was written, so those that give space back are tried again by themselves.
 func (b *logBehavior) dropped(batch []*Request, changes int, err error) {
 	b.full = true
+	b.host.room(err)
 	all := append(batch, b.pending...)
 	mixed := slices.ContainsFunc(all, func(r *Request) bool { return !shrinks(r.Command) })
 	b.pending = nil
@@ -540,6 +544,8 @@ func (b *logBehavior) count(batch []*Request, took time.Duration) {
 	l.stats.SyncTime += took
 	l.stats.LastSync = took
 	l.stats.LastBatch = len(batch)
+	l.stats.BatchSizes.Observe(uint64(len(batch)))
+	l.stats.SyncTimes.Observe(uint64(took.Microseconds()))
 }
 
 // Resolve: what reached the disk has succeeded, what did not left no trace, and

@@ -41,7 +41,10 @@ type SnapshotConfig struct {
 //
 // Compression and files are the business of workers, one lane a stream, so
 // that a slow stream holds up neither the others nor the mailbox.
-type Snapshot struct{ *Host }
+type Snapshot struct {
+	*Host
+	counters snapshotCounters
+}
 
 // SpawnSnapshot starts a snapshot actor.
 func SpawnSnapshot(engine *actor.Engine, cfg SnapshotConfig) (*Snapshot, error) {
@@ -58,18 +61,19 @@ func SpawnSnapshot(engine *actor.Engine, cfg SnapshotConfig) (*Snapshot, error) 
 		cfg.MaxStreams = 64
 	}
 	lanes := make([]laneLoad, 1+cfg.Lanes)
+	a := &Snapshot{}
 	cfg.New = func(h *Host) Behavior {
-		b := &snapshotBehavior{host: h, cfg: cfg, lanes: lanes}
+		b := &snapshotBehavior{host: h, cfg: cfg, lanes: lanes, counters: &a.counters}
 		b.streams = newLeases[*stream](h, cfg.Lease, cfg.MaxStreams, func(err error) {
 			h.Event(messages.ActorFailed{Actor: h.PID().ID, Err: err})
 		})
 		return b
 	}
-	h, err := Spawn(engine, cfg.Config)
-	if err != nil {
+	var err error
+	if a.Host, err = Spawn(engine, cfg.Config); err != nil {
 		return nil, err
 	}
-	return &Snapshot{h}, nil
+	return a, nil
 }
 
 type snapshotBehavior struct {
@@ -78,6 +82,8 @@ type snapshotBehavior struct {
 	store   snapshot.Store
 	streams *leases[*stream]
 	lanes   []laneLoad
+	// counters outlive the behavior.
+	counters *snapshotCounters
 }
 
 // stream is one transfer. The actor owns all fields but writer, reader and at,
@@ -144,6 +150,9 @@ func (b *snapshotBehavior) Close() error {
 	}
 	return b.store.Close()
 }
+
+// Settle implements Settler.
+func (b *snapshotBehavior) Settle() { b.counters.streams.Store(int64(len(b.streams.all))) }
 
 func (b *snapshotBehavior) Drain()      {}
 func (b *snapshotBehavior) Message(any) {}

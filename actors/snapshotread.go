@@ -76,6 +76,9 @@ func (b *snapshotBehavior) openReader(r *Request, s *stream, open func() (messag
 				b.host.Event(e)
 			}
 			s.opened = err == nil
+			if s.opened {
+				b.counters.opened.Add(1)
+			}
 			b.streams.settle(s, err)
 			if err != nil {
 				r.Fail(err)
@@ -175,6 +178,7 @@ func (b *snapshotBehavior) readChunk(r *Request, c messages.ReadChunk) {
 	s.underWay++
 	b.run(s.lane, r.Command, func() func() {
 		read := messages.ChunkRead{Tag: c.Tag, Group: c.Group, Stream: s.id}
+		began := b.host.Now()
 		over := error(nil)
 		if s.random {
 			read.Offset = c.Offset
@@ -187,6 +191,7 @@ func (b *snapshotBehavior) readChunk(r *Request, c messages.ReadChunk) {
 				read.Err = errors.Join(read.Err, s.reader.Close())
 			}
 		}
+		b.counters.read(len(read.Data), b.host.Now().Sub(began))
 		return func() {
 			b.streams.settle(s, over)
 			r.Reply(read)
