@@ -112,12 +112,13 @@ func (b *kvBehavior) leave() {
 	b.syncing = true
 	b.host.Defer(true)
 	upTo := b.queued.Load()
-	b.host.Run(kvSyncLane, func() func() {
+	b.host.Do(kvSyncLane, syncCall, func() func() {
 		err := b.store.Sync()
 		if err != nil {
 			return func() { b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err)) }
 		}
 		n, later := len(batch), int(b.queued.Load()-upTo)
+		b.kv.counters.syncs.Add(1)
 		b.hidden.Add(1)
 		replyAll(batch, reply)
 		return func() {
@@ -149,6 +150,8 @@ func (b *kvBehavior) writeAll(group uint64, batch []*Request) bool {
 	results, err := b.store.Commit(group, changes)
 	switch {
 	case err == nil:
+		b.host.room(nil)
+		b.kv.counters.writes.Add(uint64(len(batch)))
 		b.watches.gather(group, false)
 		for i, r := range batch {
 			b.endCommit(r)
@@ -158,6 +161,7 @@ func (b *kvBehavior) writeAll(group uint64, batch []*Request) bool {
 		b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err))
 		return false
 	case len(batch) == 1:
+		b.host.room(err)
 		b.endCommit(batch[0])
 		batch[0].Note.(*written).reply = batch[0].Command.Refuse(err)
 	default:

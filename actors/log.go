@@ -24,11 +24,6 @@ type LogConfig struct {
 	// staged. Default 1 MiB. A larger one gives more throughput and longer
 	// waits to those at its front.
 	MaxBatchBytes int
-	// StallAfter is how long a sync may take before it is reported, by the event
-	// messages.Stalled and in the statistics; it is looked for so often, so it may
-	// have hung for twice as long. Default 2 seconds. A smaller one
-	// cries wolf when the disk is busy.
-	StallAfter time.Duration
 	// Scrub says how fast closed segments are verified beside everything else.
 	Scrub ScrubPolicy
 	Config
@@ -80,17 +75,14 @@ type Log struct {
 // SpawnLog starts a log actor.
 func SpawnLog(engine *actor.Engine, cfg LogConfig) (*Log, error) {
 	err := errors.Join(cfg.Scrub.Validate(), cfg.Sync.Validate())
-	if cfg.MaxBatchBytes < 0 || cfg.StallAfter < 0 {
-		err = errors.Join(err, fmt.Errorf("MaxBatchBytes %d or StallAfter %v is negative: %w", cfg.MaxBatchBytes, cfg.StallAfter, messages.ErrInvalid))
+	if cfg.MaxBatchBytes < 0 {
+		err = errors.Join(err, fmt.Errorf("MaxBatchBytes %d is negative: %w", cfg.MaxBatchBytes, messages.ErrInvalid))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("actors: spawn %s/%s: %w", cfg.Name, cfg.ID, err)
 	}
 	if cfg.MaxBatchBytes == 0 {
 		cfg.MaxBatchBytes = 1 << 20
-	}
-	if cfg.StallAfter == 0 {
-		cfg.StallAfter = 2 * time.Second
 	}
 	cfg.Scrub, cfg.Sync = cfg.Scrub.withDefaults(), cfg.Sync.withDefaults()
 	l := &Log{}
@@ -110,18 +102,13 @@ func SpawnLog(engine *actor.Engine, cfg LogConfig) (*Log, error) {
 func (l *Log) Statistics() messages.LogStatistics {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.stats
+	s := l.stats
+	s.Stalls, s.Stalled = l.watch.stallsOf(syncCall.Name)
+	return s
 }
 
-func (l *Log) stall(on bool) (was bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	was = l.stats.Stalled
-	if l.stats.Stalled = on; on {
-		l.stats.Stalls++
-	}
-	return was
-}
+// syncCall makes a batch durable.
+var syncCall = Call{Name: "sync"}
 
 const (
 	logSyncLane = 0
@@ -154,13 +141,6 @@ type logBehavior struct {
 	// sync. timed: the time of the next sync of a lazy policy is set; late: it has
 	// come.
 	maintaining, wanted, timed, late bool
-	// syncs counts the syncs that were begun, the last at began. A watch is a
-	// timer that looks whether the one that was under way still is; there is at
-	// most one. stalled: it was reported.
-	syncs    uint64
-	began    time.Time
-	watching bool
-	stalled  bool
 	// failed: the host has been told, and this behavior is no longer its own.
 	failed bool
 }
@@ -209,9 +189,6 @@ func (b *logBehavior) Message(any) {}
 
 // Ready implements Behavior.
 func (b *logBehavior) Ready() {
-	if b.log.stall(false) { // of the behavior before, whose sync has ended with it
-		b.host.Event(messages.StallEnded{Actor: b.host.PID().ID, Call: "sync"})
-	}
 	b.maintain()
 	if b.cfg.Scrub.BytesPerSecond > 0 {
 		b.host.After(b.cfg.Scrub.Pause/60, b.scrub)
@@ -219,6 +196,12 @@ func (b *logBehavior) Ready() {
 }
 
 func (b *logBehavior) Handle(r *Request) {
+	if b.host.Late(logSyncLane) && changes(r.Command) && !shrinks(r.Command) {
+		// What a disk that hangs would be given on top could only wait, and take
+		// memory. The fences of a coordinator are truncations, and do wait.
+		r.Fail(stalledError(b.host, r.Command))
+		return
+	}
 	if b.full {
 		if changes(r.Command) {
 			grows := !shrinks(r.Command)
@@ -272,6 +255,11 @@ func (b *logBehavior) handle(r *Request) {
 	}
 }
 
+// stalledError is the answer to a change that comes while the disk hangs.
+func stalledError(h *Host, c messages.Command) error {
+	return fmt.Errorf("%s: %T: the disk does not answer: %w", h.PID().ID, c, messages.ErrUnavailable)
+}
+
 // unknown is the answer to a command that belongs to another actor.
 func unknown(h *Host, c messages.Command) error {
 	return fmt.Errorf("%s does not answer %T: %w", h.PID().ID, c, messages.ErrInvalid)
@@ -292,7 +280,7 @@ func (b *logBehavior) startReads() {
 	}
 	reads := b.reads
 	b.reads = nil
-	b.host.Run(logReadLane, func() func() {
+	b.host.Do(logReadLane, Call{Name: "read"}, func() func() {
 		var first *PanicError
 		for _, r := range reads {
 			if err := b.read(r); err != nil && first == nil {
@@ -400,12 +388,9 @@ func (b *logBehavior) sync() {
 	if lazy {
 		b.syncSoon() // first, so that who has an answer can count on it
 	}
-	b.syncs++
-	b.began = b.host.Now()
-	b.watch()
 	b.host.Defer(true)
 	upTo := b.staged.Load()
-	b.host.Run(logSyncLane, func() func() {
+	b.host.Do(logSyncLane, syncCall, func() func() {
 		began := b.host.Now()
 		carryOut := b.store.Sync
 		if lazy {
@@ -420,6 +405,9 @@ func (b *logBehavior) sync() {
 				b.count(batch, took)
 			}
 			grows := slices.ContainsFunc(batch, func(r *Request) bool { return !shrinks(r.Command) })
+			if grows {
+				b.host.room(nil)
+			}
 			replyAll(batch, func(r *Request) messages.Reply { return b.bounded(r.Note.(*staged).reply) })
 			return func() {
 				if n > 0 {
@@ -439,11 +427,6 @@ func (b *logBehavior) sync() {
 
 func (b *logBehavior) synced(batch []*Request, changes int, err error) {
 	b.syncing = false
-	if b.stalled {
-		b.stalled = false
-		b.log.stall(false)
-		b.host.Event(messages.StallEnded{Actor: b.host.PID().ID, Call: "sync", For: b.host.Now().Sub(b.began)})
-	}
 	b.host.Defer(false)
 	switch {
 	case err != nil && b.store.Poisoned():
@@ -475,37 +458,13 @@ func (b *logBehavior) fail(err error) {
 	}
 }
 
-// watch has somebody look whether this sync is still under way when it should
-// not be: one timer for thousands of syncs.
-func (b *logBehavior) watch() {
-	if b.watching {
-		return
-	}
-	b.watching = true
-	sync := b.syncs
-	b.host.After(b.cfg.StallAfter, func() {
-		b.watching = false
-		if !b.syncing {
-			return
-		}
-		if sync == b.syncs {
-			if !b.stalled {
-				b.stalled = true
-				b.log.stall(true)
-			}
-			b.host.Event(messages.Stalled{Actor: b.host.PID().ID, Call: "sync", For: b.host.Now().Sub(b.began)})
-		}
-		b.watch()
-	})
-}
-
 // maintain has the store do what need not be on the way of an append.
 func (b *logBehavior) maintain() {
 	if b.failed || b.maintaining || !b.store.Due() {
 		return
 	}
 	b.maintaining = true
-	b.host.Run(logCareLane, func() func() {
+	b.host.Do(logCareLane, Call{"maintain", true}, func() func() {
 		sync, err := b.store.Maintain()
 		damage := b.store.Damaged()
 		return func() {
@@ -530,7 +489,7 @@ func (b *logBehavior) maintain() {
 // scrub verifies the next part of what is closed, and comes back when that has
 // earned its time.
 func (b *logBehavior) scrub() {
-	b.host.Run(logCareLane, func() func() {
+	b.host.Do(logCareLane, Call{"scrub", true}, func() func() {
 		read, damage, err := b.store.Scrub()
 		return func() {
 			b.tell(damage)
@@ -561,6 +520,7 @@ func (b *logBehavior) tell(damage []raftlog.Damage) {
 // was written, so those that give space back are tried again by themselves.
 func (b *logBehavior) dropped(batch []*Request, changes int, err error) {
 	b.full = true
+	b.host.room(err)
 	all := append(batch, b.pending...)
 	mixed := slices.ContainsFunc(all, func(r *Request) bool { return !shrinks(r.Command) })
 	b.pending = nil
@@ -613,6 +573,8 @@ func (b *logBehavior) count(batch []*Request, took time.Duration) {
 	l.stats.SyncTime += took
 	l.stats.LastSync = took
 	l.stats.LastBatch = len(batch)
+	l.stats.BatchSizes.Observe(uint64(len(batch)))
+	l.stats.SyncTimes.Observe(uint64(took.Microseconds()))
 }
 
 // Resolve: what reached the disk has succeeded, what did not left no trace, and

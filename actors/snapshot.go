@@ -44,7 +44,10 @@ type SnapshotConfig struct {
 //
 // Compression and files are the business of workers, one lane a stream, so
 // that a slow stream holds up neither the others nor the mailbox.
-type Snapshot struct{ *Host }
+type Snapshot struct {
+	*Host
+	counters snapshotCounters
+}
 
 // SpawnSnapshot starts a snapshot actor.
 func SpawnSnapshot(engine *actor.Engine, cfg SnapshotConfig) (*Snapshot, error) {
@@ -61,19 +64,20 @@ func SpawnSnapshot(engine *actor.Engine, cfg SnapshotConfig) (*Snapshot, error) 
 		cfg.MaxStreams = 64
 	}
 	lanes := make([]laneLoad, 1+2*cfg.Lanes)
+	a := &Snapshot{}
 	cfg.New = func(h *Host) Behavior {
-		b := &snapshotBehavior{host: h, cfg: cfg, lanes: lanes, changes: make(map[uint64]*changing)}
+		b := &snapshotBehavior{host: h, cfg: cfg, lanes: lanes, changes: make(map[uint64]*changing), counters: &a.counters}
 		b.streams = newLeases[*stream](h, cfg.Lease, cfg.MaxStreams, func(err error) {
 			h.Event(messages.ActorFailed{Actor: h.PID().ID, Err: err})
 		})
 		b.streams.run = b.run
 		return b
 	}
-	h, err := Spawn(engine, cfg.Config)
-	if err != nil {
+	var err error
+	if a.Host, err = Spawn(engine, cfg.Config); err != nil {
 		return nil, err
 	}
-	return &Snapshot{h}, nil
+	return a, nil
 }
 
 type snapshotBehavior struct {
@@ -83,6 +87,8 @@ type snapshotBehavior struct {
 	streams *leases[*stream]
 	lanes   []laneLoad
 	changes map[uint64]*changing // by group
+	// counters outlive the behavior.
+	counters *snapshotCounters
 }
 
 // stream is one transfer. The actor owns all fields but writer, reader and at,
@@ -149,6 +155,9 @@ func (b *snapshotBehavior) Close() error {
 	}
 	return b.store.Close()
 }
+
+// Settle implements Settler.
+func (b *snapshotBehavior) Settle() { b.counters.streams.Store(int64(len(b.streams.all))) }
 
 func (b *snapshotBehavior) Drain()      {}
 func (b *snapshotBehavior) Message(any) {}

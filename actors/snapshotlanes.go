@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -20,11 +21,24 @@ type laneLoad struct {
 // there is another lane. A chunk takes milliseconds.
 const laneBusy = time.Second
 
-// run has a lane do some work; see Host.Run.
-func (b *snapshotBehavior) run(lane int, work func() (done func())) {
+// callOf names the work that a command asks for.
+func callOf(c messages.Command) Call {
+	call := Call{Name: strings.TrimPrefix(fmt.Sprintf("%T", c), "messages.")}
+	switch c := c.(type) {
+	case messages.OpenSnapshot, messages.ExportSnapshot, messages.ImportSnapshot, messages.FinishSave,
+		messages.VerifySnapshot, messages.CleanupSnapshots, messages.SetAsideSnapshot:
+		call.Long = true // they read or sync a whole file
+	case messages.BeginSave:
+		call.Long = c.Resume
+	}
+	return call
+}
+
+// run has a lane do some work; see Host.Do.
+func (b *snapshotBehavior) run(lane int, call Call, work func() (done func())) {
 	l := &b.lanes[lane]
 	l.jobs.Add(1)
-	b.host.Run(lane, func() func() {
+	b.host.Do(lane, call, func() func() {
 		l.since.Store(b.host.Now().UnixNano())
 		defer func() {
 			l.since.Store(0)
@@ -79,7 +93,7 @@ func (b *snapshotBehavior) change(r *Request, group uint64, f func() messages.Re
 		b.changes[group] = g
 	}
 	g.jobs++
-	b.run(g.lane, func() func() {
+	b.run(g.lane, callOf(r.Command), func() func() {
 		reply := f()
 		return func() {
 			if g.jobs--; g.jobs == 0 {
@@ -105,7 +119,7 @@ func groupOf(name string, group uint64) uint64 {
 func (b *snapshotBehavior) read(r *Request, f func() messages.Reply) { b.workIn(b.streamLane(), r, f) }
 
 func (b *snapshotBehavior) workIn(lane int, r *Request, f func() messages.Reply) {
-	b.run(lane, func() func() {
+	b.run(lane, callOf(r.Command), func() func() {
 		reply := f()
 		return func() { r.Reply(reply) }
 	})

@@ -95,7 +95,7 @@ func (w *WAL) seal() (b *batch, changes int, err error) {
 		return nil, 0, nil
 	}
 	// statfs takes a microsecond and does not touch the disk.
-	free, err := durable.FreeBeside(w.tail.log)
+	free, err := durable.FreeBesideOn(w.options.Disk, w.tail.log)
 	if err != nil {
 		w.poison = err
 		return nil, 0, err
@@ -287,7 +287,7 @@ func (w *WAL) room(b *batch) (*writer, error) {
 		// here.
 		w.preparing.Lock()
 		defer w.preparing.Unlock()
-		free, err := durable.FreeBeside(t.log)
+		free, err := durable.FreeBesideOn(w.options.Disk, t.log)
 		if next = w.takeReady(); next == nil && err == nil {
 			if free < w.fillSize()+w.options.ReserveBytes {
 				err = messages.ErrDiskFull // rather than fill what is left with zeros
