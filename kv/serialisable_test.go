@@ -112,11 +112,12 @@ const keysOfHistories = 6
 // serialise runs transactions beside each other, whose steps chance mixes, and
 // returns the history of those that were committed. A kind of read in blind is made
 // in a view of the same state instead, so that the transaction does not know of it.
-func serialise(t *testing.T, seed uint64, blind string) (history []ran, conflicts int) {
+func serialise(t *testing.T, seed uint64, blind string) (history []ran, conflicts, refused int) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	dir := memDir(t)
 	db := open(t, dir, lazy)
-	mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Fields: messages.Paths("n")}))
+	mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Fields: messages.Paths("n")}),
+		messages.CreateIndexOperation(messages.IndexDefinition{Name: "u", Fields: messages.Paths("u"), Unique: true}))
 	logged := seed%2 == 1
 	type client struct {
 		kv.Txn
@@ -169,11 +170,18 @@ func serialise(t *testing.T, seed uint64, blind string) (history []ran, conflict
 		switch {
 		case errors.Is(err, messages.ErrConflict):
 			conflicts++
+		case errors.Is(err, messages.ErrNotUnique):
+			refused++
 		case err != nil:
 			t.Fatal(err)
 		default:
 			c.version = db.Revision(0)
 			history = append(history, c.ran)
+		}
+		for u := range keysOfHistories {
+			if same := queryAll(t, db, messages.QueryIndex{Name: "u", Equal: fmt.Sprint(u)}); len(same) > 1 {
+				t.Fatalf("seed %d: %q have one value", seed, same)
+			}
 		}
 	}
 	for step := range 400 {
@@ -236,7 +244,7 @@ func serialise(t *testing.T, seed uint64, blind string) (history []ran, conflict
 		case 4, 5, 6:
 			k := key()
 			if c.writes[k] = r.IntN(4) > 0; c.writes[k] {
-				run(t, c, put(k, fmt.Sprintf(`{"n":%d,"step":%d}`, r.IntN(3), step)))
+				run(t, c, put(k, fmt.Sprintf(`{"n":%d,"u":%d,"step":%d}`, r.IntN(3), r.IntN(keysOfHistories), step)))
 			} else {
 				run(t, c, del(k))
 			}
@@ -247,16 +255,16 @@ func serialise(t *testing.T, seed uint64, blind string) (history []ran, conflict
 	for len(open) > 0 {
 		finish(0)
 	}
-	return history, conflicts
+	return history, conflicts, refused
 }
 
 // What transactions did beside each other can be explained by an order in which
 // each runs alone, by their dependencies.
 func TestSerialisable(t *testing.T) {
-	committed, conflicts := 0, 0
+	committed, conflicts, refused := 0, 0, 0
 	for seed := range uint64(60) {
-		history, n := serialise(t, seed, "")
-		committed, conflicts = committed+len(history), conflicts+n
+		history, n, m := serialise(t, seed, "")
+		committed, conflicts, refused = committed+len(history), conflicts+n, refused+m
 		if circle := cycle(history); circle != nil {
 			for _, i := range circle {
 				t.Logf("%d: %+v", i, history[i])
@@ -264,10 +272,10 @@ func TestSerialisable(t *testing.T) {
 			t.Fatalf("seed %d: %v depend on each other", seed, circle)
 		}
 	}
-	if committed < 1000 || conflicts < 100 {
-		t.Errorf("%d committed and %d conflicts are too few to tell", committed, conflicts)
+	if committed < 1000 || conflicts < 100 || refused < 50 {
+		t.Errorf("%d committed, %d conflicts and %d refused are too few to tell", committed, conflicts, refused)
 	}
-	t.Logf("%d committed, %d conflicts", committed, conflicts)
+	t.Logf("%d committed, %d conflicts, %d refused", committed, conflicts, refused)
 }
 
 // The check finds what it is for: with reads of one kind that transactions do not
@@ -276,7 +284,7 @@ func TestSerialisableFindsPlantedBugs(t *testing.T) {
 	for _, blind := range []string{"get", "scan", "query"} {
 		found := 0
 		for seed := range uint64(60) {
-			if history, _ := serialise(t, seed, blind); cycle(history) != nil {
+			if history, _, _ := serialise(t, seed, blind); cycle(history) != nil {
 				found++
 			}
 		}
