@@ -74,7 +74,17 @@ type batch struct {
 	touched bool
 	undo    []func()
 	inTxn   bool
+	// operation is the one of the transaction that is being carried out. contests
+	// are what it has given to a second pair, and rivals the keys that have what
+	// claims has a later key for.
+	operation int
+	contests  []contest
+	rivals    map[string][]string
 }
+
+// open reports whether the batch is what a transaction would write that has not
+// been committed.
+func (b *batch) open() bool { return b.revision == pendingVersion }
 
 func (s *DB) newBatch(g *machine) *batch {
 	return &batch{store: s, group: g, indexes: g.indexes, revision: g.revision, changes: map[string]*change{}, claims: map[string]string{}, numbers: g.numbers}
@@ -132,7 +142,7 @@ func (b *batch) remove(key, prior string, had bool) {
 // tell notes what happens to a pair, of which there is prior in the store. What an
 // open transaction would write is not told before it is committed.
 func (b *batch) tell(key, value, prior string) {
-	if key[0] == dataSpace && b.revision != pendingVersion {
+	if key[0] == dataSpace && !b.open() {
 		b.told = append(b.told, Mutation{b.revision, key[len(b.group.data):], value, prior})
 	}
 }

@@ -137,6 +137,7 @@ type indexRun struct {
 	version map[string]uint64
 	indexes map[string]messages.IndexDefinition
 	applied uint64
+	inTxn   bool // what is unique is looked at when it ends
 }
 
 func (r *indexRun) pairs() (pairs []messages.Pair) {
@@ -162,7 +163,7 @@ func (r *indexRun) expect(op messages.Operation, version uint64) (other string, 
 			if _, err := refEntries(def, key, value); err != nil {
 				return "", err
 			}
-			if other := refDuplicate(def, r.pairs(), key, value); other != "" {
+			if other := refDuplicate(def, r.pairs(), key, value); other != "" && !r.inTxn {
 				return other, messages.ErrNotUnique
 			}
 		}
@@ -191,23 +192,44 @@ func (r *indexRun) expect(op messages.Operation, version uint64) (other string, 
 	return "", nil
 }
 
-// checkTxn is check for a transaction: with one operation that fails, nothing is
-// done.
+// checkTxn is check for a transaction: with one operation that fails, or a
+// duplicate at its end, nothing is done.
 func (r *indexRun) checkTxn(t *rapid.T, ops []messages.Operation, res messages.Result) {
 	t.Helper()
 	data, version := maps.Clone(r.data), maps.Clone(r.version)
-	for i, op := range ops {
-		if _, err := r.expect(op, res.Version); err != nil {
-			r.data, r.version = data, version
-			if !errors.Is(res.Err, err) || res.Results != nil {
-				t.Fatalf("operation %d of %d: %+v, want %v", i, len(ops), res, err)
-			}
-			return
+	r.inTxn = true
+	defer func() { r.inTxn = false }()
+	var failed error
+	for _, op := range ops {
+		if _, failed = r.expect(op, res.Version); failed != nil {
+			break
 		}
 	}
-	if res.Err != nil || len(res.Results) != len(ops) {
-		t.Fatalf("%+v", res)
+	if failed == nil && r.duplicates() {
+		failed = messages.ErrNotUnique
 	}
+	if failed != nil {
+		r.data, r.version = data, version
+		if !errors.Is(res.Err, failed) || res.Results != nil {
+			t.Fatalf("%v: %+v, want %v", ops, res, failed)
+		}
+		return
+	}
+	if res.Err != nil {
+		t.Fatalf("%v: %+v", ops, res)
+	}
+}
+
+// duplicates reports whether a unique index of the data would be none.
+func (r *indexRun) duplicates() bool {
+	for _, def := range r.indexes {
+		for _, p := range r.pairs() {
+			if strings.HasPrefix(string(p.Key), def.Prefix) && refDuplicate(def, r.pairs(), string(p.Key), string(p.Value)) != "" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (r *indexRun) check(t *rapid.T, op messages.Operation, res messages.Result) {
@@ -265,7 +287,19 @@ func TestIndexesBehaveAsTheirModel(t *testing.T) {
 		defer func() { r.db.Close() }()
 		var operation func(t *rapid.T) messages.Operation
 		operation = func(t *rapid.T) messages.Operation {
-			switch rapid.IntRange(0, 11).Draw(t, "kind") {
+			switch rapid.IntRange(0, 12).Draw(t, "kind") {
+			case 12: // two pairs swap their values, or one gives the other its own
+				if len(r.data) < 2 {
+					break
+				}
+				all := slices.Sorted(maps.Keys(r.data))
+				at := rapid.SliceOfNDistinct(rapid.IntRange(0, len(all)-1), 2, 2, rapid.ID[int]).Draw(t, "pairs")
+				a, b := all[at[0]], all[at[1]]
+				then := []messages.Operation{put(a, r.data[b]), put(b, r.data[a])}
+				if rapid.Bool().Draw(t, "move") {
+					then[1] = del(b)
+				}
+				return messages.TxnOperation(messages.Transaction{Then: then})
 			case 10, 11:
 				var then []messages.Operation
 				for range rapid.IntRange(1, 4).Draw(t, "operations") {
@@ -326,6 +360,39 @@ func TestIndexesBehaveAsTheirModel(t *testing.T) {
 				for i, op := range ops {
 					r.check(t, op, results[i])
 				}
+			},
+			"transaction": func(t *rapid.T) {
+				list := rapid.SliceOfN(rapid.Custom(operation), 1, 4).Draw(t, "operations")
+				txn := begin(t, r.db)
+				var ops []messages.Operation // those that it has taken
+				for _, op := range list {
+					for _, op := range append([]messages.Operation{op}, then(op)...) {
+						if op.Kind != messages.OpPut && op.Kind != messages.OpDelete {
+							continue
+						}
+						res, err := txn.Run(op)
+						if err != nil || errors.Is(res.Err, messages.ErrNotUnique) {
+							t.Fatal(res.Err, err)
+						}
+						if res.Err == nil {
+							ops = append(ops, op)
+						}
+					}
+				}
+				if len(ops) == 0 {
+					if err := txn.Close(); err != nil {
+						t.Fatal(err)
+					}
+					return
+				}
+				var err error
+				if rapid.Bool().Draw(t, "logged") {
+					err = commitLogged(t, r.db, txn)
+					r.applied++
+				} else {
+					err = commitDirect(t, r.db, txn)
+				}
+				r.checkTxn(t, ops, messages.Result{Err: err, Version: r.db.Revision(0)})
 			},
 			"view": func(t *rapid.T) {
 				closeView(t)
@@ -436,6 +503,14 @@ func TestIndexesBehaveAsTheirModel(t *testing.T) {
 			}
 		}
 	})
+}
+
+// then are the operations of a transaction.
+func then(op messages.Operation) []messages.Operation {
+	if op.Txn == nil {
+		return nil
+	}
+	return op.Txn.Then
 }
 
 // finishIndexes has the store do what there is to do, and looks at everything.

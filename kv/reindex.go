@@ -1,10 +1,6 @@
 package kv
 
-import (
-	"slices"
-
-	"github.com/ballast-raft/ballast/messages"
-)
+import "slices"
 
 // upkeep is what a change of one pair means for the indexes, before any of it
 // is done.
@@ -88,26 +84,6 @@ func (b *batch) reindex(key string, old, new *string) error {
 	return nil
 }
 
-// vacant returns a NotUniqueError if another pair has what an entry of key must
-// have alone.
-func (b *batch) vacant(x *index, e entry, key string) error {
-	if e.tuple == 0 {
-		return nil
-	}
-	tuple := e.key[:e.tuple]
-	other, claimed := b.claims[tuple]
-	if !claimed {
-		b.src.walk(tuple, successor(tuple), false, func(stored, _ string) bool {
-			other = stored[len(tuple):]
-			return false
-		})
-	}
-	if other == "" || other == key {
-		return nil
-	}
-	return &messages.NotUniqueError{Index: x.Name, Key: []byte(key), Other: []byte(other)}
-}
-
 // setEntry and removeEntry change index entries. An entry is in the store
 // exactly if its pair is, so there is nothing to look up.
 func (b *batch) setEntry(e entry, key string) {
@@ -122,30 +98,8 @@ func (b *batch) setEntry(e entry, key string) {
 }
 
 func (b *batch) removeEntry(e entry) {
-	b.claim(e, "")
+	b.disclaim(e)
 	b.remove(e.key, "", true)
-}
-
-// claim notes who has what only one may have; "" is nobody.
-func (b *batch) claim(e entry, key string) {
-	if e.tuple == 0 {
-		return
-	}
-	if b.claims == nil {
-		b.claims = map[string]string{}
-	}
-	tuple := e.key[:e.tuple]
-	if b.inTxn {
-		before, had := b.claims[tuple]
-		b.undo = append(b.undo, func() {
-			if had {
-				b.claims[tuple] = before
-			} else {
-				delete(b.claims, tuple)
-			}
-		})
-	}
-	b.claims[tuple] = key
 }
 
 // describe notes the state of an index.

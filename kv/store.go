@@ -133,6 +133,8 @@ type View interface {
 // Reads and writes fail with ErrTooLarge when it has become too large
 // (Options.MaxTxnBytes, messages.MaxTxnOperations), and as those of a View do.
 // What it has written itself has the version math.MaxUint64 until it is committed.
+// What is unique may be there twice meanwhile: it is the commit that fails with
+// ErrNotUnique if there are two at its end.
 // A Txn is for one goroutine; Close may be called beside it.
 type Txn interface {
 	View

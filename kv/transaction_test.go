@@ -7,9 +7,10 @@ import (
 
 	"github.com/ballast-raft/ballast/kv"
 	"github.com/ballast-raft/ballast/messages"
+	"pgregory.net/rapid"
 )
 
-func begin(t testing.TB, db *kv.DB) kv.Txn {
+func begin(t rapid.TB, db *kv.DB) kv.Txn {
 	t.Helper()
 	txn, err := db.Begin(0, false)
 	if err != nil {
@@ -18,7 +19,7 @@ func begin(t testing.TB, db *kv.DB) kv.Txn {
 	return txn
 }
 
-func run(t testing.TB, txn kv.Txn, ops ...messages.Operation) {
+func run(t rapid.TB, txn kv.Txn, ops ...messages.Operation) {
 	t.Helper()
 	for _, op := range ops {
 		if res, err := txn.Run(op); err != nil || res.Err != nil {
@@ -28,7 +29,7 @@ func run(t testing.TB, txn kv.Txn, ops ...messages.Operation) {
 }
 
 // commitDirect and commitLogged are the two ways of a commit.
-func commitDirect(t testing.TB, db *kv.DB, txn kv.Txn) error {
+func commitDirect(t rapid.TB, db *kv.DB, txn kv.Txn) error {
 	t.Helper()
 	results, err := db.Commit(0, []kv.Change{{Txn: txn}})
 	if err != nil {
@@ -40,7 +41,7 @@ func commitDirect(t testing.TB, db *kv.DB, txn kv.Txn) error {
 	return results[0].Err
 }
 
-func commitLogged(t testing.TB, db *kv.DB, txn kv.Txn) error {
+func commitLogged(t rapid.TB, db *kv.DB, txn kv.Txn) error {
 	t.Helper()
 	op, err := txn.Prepare()
 	if err := txn.Close(); err != nil {
@@ -52,7 +53,7 @@ func commitLogged(t testing.TB, db *kv.DB, txn kv.Txn) error {
 	return applyPrepared(t, db, op)
 }
 
-func applyPrepared(t testing.TB, db *kv.DB, op messages.Operation) error {
+func applyPrepared(t rapid.TB, db *kv.DB, op messages.Operation) error {
 	t.Helper()
 	index, _ := db.Applied(0)
 	results, err := db.Apply(0, []messages.Entry{{Index: index + 1, Term: 1, Data: op.Encode(nil)}})
@@ -167,7 +168,7 @@ func TestConflicts(t *testing.T) {
 
 // What a transaction sees and writes, its limits and its end.
 func TestTransaction(t *testing.T) {
-	for name, commit := range map[string]func(testing.TB, *kv.DB, kv.Txn) error{"direct": commitDirect, "logged": commitLogged} {
+	for name, commit := range map[string]func(rapid.TB, *kv.DB, kv.Txn) error{"direct": commitDirect, "logged": commitLogged} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			db := open(t, dir, kv.Options{MaxTxnBytes: 100_000, MaxViewBytes: 200_000})

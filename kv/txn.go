@@ -26,21 +26,28 @@ func (b *batch) transact(t *messages.Transaction) messages.Result {
 	b.touched, b.inTxn = false, true
 	defer func() {
 		b.touched = b.touched || touched
-		b.inTxn, b.undo = false, nil
+		b.inTxn, b.undo, b.contests, b.rivals = false, nil, nil, nil
 	}()
+	fail := func(i int, err error) messages.Result {
+		for _, back := range slices.Backward(b.undo) {
+			back()
+		}
+		b.touched, b.sorted, b.indexes = false, nil, indexes
+		return messages.Result{Succeeded: res.Succeeded, Err: fmt.Errorf("kv: transaction: operation %d of %s: %w", i, branch, err)}
+	}
 	for i, op := range ops {
+		b.operation = i
 		r := b.run(op)
 		if size += len(r.Value); r.Err == nil && size > messages.MaxTxnBytes {
 			r.Err = fmt.Errorf("kv: values of more than %d bytes: %w", messages.MaxTxnBytes, messages.ErrTooLarge)
 		}
 		if r.Err != nil {
-			for _, back := range slices.Backward(b.undo) {
-				back()
-			}
-			b.touched, b.sorted, b.indexes = false, nil, indexes
-			return messages.Result{Succeeded: res.Succeeded, Err: fmt.Errorf("kv: transaction: operation %d of %s: %w", i, branch, r.Err)}
+			return fail(i, r.Err)
 		}
 		res.Results = append(res.Results, r)
+	}
+	if i, err := b.settleContests(); err != nil {
+		return fail(i, err)
 	}
 	if b.touched {
 		res.Version = b.revision

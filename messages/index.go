@@ -52,7 +52,7 @@ type IndexDefinition struct {
 	Func string
 	// Unique: no two entries have equal values in all fields, or equal keys
 	// from the function. A write that would make a second is refused with
-	// ErrNotUnique. Entries that lack a field are not compared; a null is a
+	// ErrNotUnique; of a transaction, what there is at its end. Entries that lack a field are not compared; a null is a
 	// value.
 	Unique bool
 }

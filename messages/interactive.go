@@ -42,7 +42,7 @@ type Commit struct {
 // the transaction is over.
 //
 // Errors: ErrConflict (something it has read has changed; begin again),
-// ErrExpired, ErrNotFound, ErrReplicated, ErrNotJSON, ErrTooLarge, ErrDiskFull. If
+// ErrExpired, ErrNotFound, ErrReplicated, ErrNotJSON, ErrNotUnique, ErrTooLarge, ErrDiskFull. If
 // Err matches ErrInDoubt the writes may have been carried out, all of them, or may
 // be later; otherwise nothing was done.
 type Committed struct {

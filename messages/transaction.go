@@ -10,6 +10,8 @@ import (
 // Else, and either all of them or none. They see what those before them have
 // done. If one fails by its own Result.Err, the whole transaction fails with that
 // error and nothing is done; a compare-and-swap that does not match is no failure.
+// Whether what is unique is so is asked at the end: two pairs may swap their values.
+// It is the first operation that fails whose pair then has what another one has.
 type Transaction struct {
 	// If holds without conditions.
 	If []Compare
