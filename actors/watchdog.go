@@ -50,7 +50,7 @@ type lane struct {
 // when it is told. It outlasts failures of the actor, as a call that hangs does.
 //
 // It costs two atomic additions a message, and a lock that nobody else wants for
-// each job (BenchmarkGuard).
+// each job.
 type watchdog struct {
 	host *Host
 	// handled is odd while the actor is in a message.

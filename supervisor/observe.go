@@ -29,18 +29,28 @@ func newObserver(engine *actor.Engine, cfg Config) *observer {
 	return &observer{engine: engine, logger: cfg.Logger, name: cfg.Name, counts: make(map[string]uint64)}
 }
 
-// observe is called with every event, by whoever it happens to.
+// observe is called with every event, by whoever it happens to. A panic in the
+// user's logger costs its line, and is counted.
 func (o *observer) observe(e any) {
-	o.mu.Lock()
-	o.counts[strings.TrimPrefix(fmt.Sprintf("%T", e), "messages.")]++
-	o.mu.Unlock()
+	o.count(strings.TrimPrefix(fmt.Sprintf("%T", e), "messages."))
 	if o.logger == nil {
 		return
 	}
+	defer func() {
+		if recover() != nil {
+			o.count("LoggerPanicked")
+		}
+	}()
 	if l, ok := e.(actor.EventLogger); ok {
 		level, text, attributes := l.Log()
 		o.logger.Log(context.Background(), level, text, append(attributes, "service", o.name)...)
 	}
+}
+
+func (o *observer) count(what string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.counts[what]++
 }
 
 // broadcast observes an event and tells the engine's subscribers.
