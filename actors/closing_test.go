@@ -255,7 +255,7 @@ func TestStallEndsWithACrash(t *testing.T) {
 		}
 		pass(time.Minute)
 		ended := told[messages.StallEnded](r)
-		if len(ended) != 1 || ended[0] != (messages.StallEnded{Actor: r.log.PID().ID, Call: "sync"}) {
+		if len(ended) != 1 || ended[0] != (messages.StallEnded{Actor: r.log.PID().ID, Call: "sync", For: 70 * time.Second}) {
 			t.Errorf("%+v", ended)
 		}
 		if s := r.log.Statistics(); s.Stalled || s.Stalls != 1 {

@@ -12,6 +12,8 @@ import (
 
 // Receive implements hollywood's Receiver. No panic gets past it.
 func (h *Host) Receive(c *actor.Context) {
+	h.watch.enter()
+	defer h.watch.leave()
 	h.guard(func() {
 		if _, ok := c.Message().(actor.Stopped); ok {
 			h.poisoned() // last of all: its successor may be running already
@@ -212,7 +214,7 @@ func (h *Host) open() {
 	if h.state != messages.StateUnavailable {
 		h.enter(messages.StateOpening, nil)
 	}
-	h.Run(0, func() func() {
+	h.Do(0, Call{"open", true}, func() func() {
 		err := b.Open()
 		return func() { h.openDone(err) }
 	})
@@ -310,7 +312,7 @@ func (h *Host) down(err error, lost bool) {
 	if old != nil {
 		// Lane 0 is where the old behavior opens, syncs and closes, so the new
 		// one's Open waits for whatever the old one still has in the disk.
-		h.Run(0, func() func() {
+		h.Do(0, Call{"close", true}, func() func() {
 			closeErr := old.Close()
 			return func() {
 				if closeErr != nil {

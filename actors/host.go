@@ -1,12 +1,14 @@
 package actors
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/anthdm/hollywood/actor"
@@ -59,8 +61,25 @@ type Config struct {
 	Recover     bool
 	// Patient tells which commands may wait while Defer is on. Default: none.
 	Patient func(messages.Command) bool
+	// StallAfter is how long a call to the disk may take before it is reported, by
+	// the event messages.Stalled and in the status; one that takes time in
+	// proportion to the data may take 30 times as long. It is looked for so often,
+	// so a call may have hung for twice as long when it is told. Default 2 seconds.
+	// A smaller one cries wolf when the disk is busy.
+	StallAfter time.Duration
+	// Observe is called with every event before it is broadcast, in the goroutine
+	// in which it happens. It must not block. Default: nobody is told.
+	Observe func(event any)
 	// New makes a Behavior.
 	New func(*Host) Behavior
+}
+
+func (c Config) validate() error {
+	err := errors.Join(c.Limits.Validate(), c.Restart.Validate())
+	if c.StallAfter < 0 {
+		err = errors.Join(err, fmt.Errorf("StallAfter is negative (%v): %w", c.StallAfter, messages.ErrInvalid))
+	}
+	return err
 }
 
 // Notice tells the coordinator that an actor has changed its state.
@@ -82,8 +101,10 @@ type Host struct {
 	// spawning serialises the (re)creation of the process.
 	spawning  sync.Mutex
 	spawns    int
-	lanes     []*actor.PID
-	firstOpen chan error // the outcome of the first Open
+	lanes     []*lane
+	watch     watchdog
+	full      atomic.Bool // see room
+	firstOpen chan error  // the outcome of the first Open
 	reaping   sync.Once
 	reaped    error // by reaping
 	stopped   chan struct{}
@@ -135,10 +156,11 @@ type (
 
 // Spawn starts an actor. It returns at once; Opened waits for the store.
 func Spawn(engine *actor.Engine, cfg Config) (*Host, error) {
-	if err := errors.Join(cfg.Limits.Validate(), cfg.Restart.Validate()); err != nil {
+	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("actors: spawn %s/%s: %w", cfg.Name, cfg.ID, err)
 	}
 	cfg.Restart = cfg.Restart.withDefaults()
+	cfg.StallAfter = cmp.Or(cfg.StallAfter, defaultStallAfter)
 	h := &Host{
 		cfg: cfg, engine: engine, env: cfg.Env.withDefaults(),
 		box:       newMailbox(engine, cfg.Name, cfg.ID, cfg.Limits, cfg.Env.withDefaults().Burst),
@@ -147,6 +169,7 @@ func Spawn(engine *actor.Engine, cfg Config) (*Host, error) {
 		ended:     make(chan struct{}),
 		state:     messages.StateOpening,
 	}
+	h.watch.host = h
 	h.box.exempt = cfg.Coordinator
 	if h.box.patient = cfg.Patient; h.box.patient == nil {
 		h.box.patient = func(messages.Command) bool { return false }
@@ -220,20 +243,28 @@ func (h *Host) Status() messages.ActorStatus {
 	quickly := b.quickly.Load()
 	s.Requests, s.Replies, s.Refused = b.requests+quickly, b.replies+quickly, b.refused
 	b.mu.Unlock()
+	s.DiskFull = h.full.Load()
+	calls, stalls := h.watch.stalled()
+	s.Stalled, s.Stalls = stalledText(calls), stalls
 	return s
 }
 
 // Run has a worker call work, and the actor call what work returns, unless the
 // Behavior was replaced in the meantime. Jobs of one lane run one after the
 // other; lanes run beside each other. Lane 0 also opens and closes the store.
-func (h *Host) Run(lane int, work func() (done func())) {
-	h.engine.Send(h.lane(lane), job{h.incarnation, h.PID(), work})
+func (h *Host) Run(lane int, work func() (done func())) { h.Do(lane, Call{Name: "work"}, work) }
+
+// Do is Run of a call that has a name.
+func (h *Host) Do(lane int, call Call, work func() (done func())) {
+	h.engine.Send(h.lane(lane).pid, job{h.incarnation, h.PID(), call, work})
 }
 
-func (h *Host) lane(i int) *actor.PID {
+func (h *Host) lane(i int) *lane {
 	for len(h.lanes) <= i {
-		h.lanes = append(h.lanes, h.env.spawn(h.engine, worker{},
-			h.cfg.Name+"/"+h.cfg.ID+"/worker", strconv.Itoa(len(h.lanes))))
+		l := &lane{}
+		l.pid = h.env.spawn(h.engine, worker{l, h}, h.cfg.Name+"/"+h.cfg.ID+"/worker", strconv.Itoa(len(h.lanes)))
+		h.lanes = append(h.lanes, l)
+		h.watch.add(l)
 	}
 	return h.lanes[i]
 }
@@ -290,7 +321,23 @@ func (h *Host) Send(to *actor.PID, c messages.Command) {
 }
 
 // Event broadcasts an event on the engine's event stream.
-func (h *Host) Event(e any) { h.engine.BroadcastEvent(e) }
+func (h *Host) Event(e any) {
+	if h.cfg.Observe != nil {
+		h.cfg.Observe(e)
+	}
+	h.engine.BroadcastEvent(e)
+}
+
+// room takes the outcome of a change that needs space, and tells when there is no
+// more, and when there is again. It may be called in jobs.
+func (h *Host) room(err error) {
+	switch {
+	case err == nil && h.full.Load() && h.full.CompareAndSwap(true, false):
+		h.Event(messages.SpaceReturned{Actor: h.PID().ID})
+	case err != nil && errors.Is(err, messages.ErrDiskFull) && h.full.CompareAndSwap(false, true):
+		h.Event(messages.DiskFull{Actor: h.PID().ID, Err: err})
+	}
+}
 
 // Fail drops the Behavior because of err, and rebuilds it. While the Behavior is
 // being closed it only tells of err: there is nothing to rebuild, and the end

@@ -70,6 +70,7 @@ type KV struct {
 	mu       sync.Mutex
 	reached  map[uint64]uint64
 	withheld atomic.Pointer[map[uint64]error]
+	counters kvCounters
 }
 
 // Withhold has the commands for those groups refused with their errors, but for
@@ -112,9 +113,7 @@ func SpawnKV(engine *actor.Engine, cfg KVConfig) (*KV, error) {
 	if err != nil {
 		return nil, fmt.Errorf("actors: spawn %s/%s: %w", cfg.Name, cfg.ID, err)
 	}
-	if cfg.Sync.Every == 0 {
-		cfg.Sync.Every = 100 * time.Millisecond
-	}
+	cfg.Sync = cfg.Sync.withDefaults()
 	if cfg.MaxBatchBytes == 0 {
 		cfg.MaxBatchBytes = 4 << 20
 	}
@@ -232,6 +231,7 @@ func (b *kvBehavior) Close() error {
 	if b.store == nil {
 		return nil
 	}
+	b.kv.counters.store.Store(nil)
 	err := b.store.Sync()
 	return errors.Join(err, b.store.Close())
 }
@@ -247,10 +247,18 @@ func (b *kvBehavior) Drain() {
 func (b *kvBehavior) Settle() {
 	b.commit()
 	b.prepareWrites()
+	b.gauge()
 }
 
 func (b *kvBehavior) Message(any) {}
-func (b *kvBehavior) Ready()      { b.tend() }
+
+// Ready implements Behavior.
+func (b *kvBehavior) Ready() {
+	if s, ok := b.store.(kvMeasured); ok {
+		b.kv.counters.store.Store(&s)
+	}
+	b.tend()
+}
 
 // tend starts what need not be on the way of a change.
 func (b *kvBehavior) tend() {
@@ -271,6 +279,10 @@ func (b *kvBehavior) Handle(r *Request) {
 	case messages.Apply:
 		b.apply(r, c)
 	case messages.Put, messages.Delete, messages.CompareAndSwap, messages.Txn, messages.CreateIndex, messages.DropIndex:
+		if b.host.Late(kvSyncLane) {
+			r.Fail(stalledError(b.host, c))
+			return
+		}
 		b.write(r)
 	case messages.Get, messages.MultiGet, messages.Scan, messages.QueryIndex, messages.ListIndexes, messages.ReadApplied, messages.ListGroups:
 		if view, group := viewOf(c); view != 0 {
@@ -375,10 +387,11 @@ func (b *kvBehavior) syncInBackground() {
 		return
 	}
 	b.syncBg, b.syncAgain, b.dirty = true, false, 0
-	b.host.Run(kvSyncLane, func() func() {
+	b.host.Do(kvSyncLane, syncCall, func() func() {
 		err := b.store.Sync()
 		return func() {
 			b.syncBg = false
+			b.kv.counters.syncs.Add(1)
 			switch {
 			case err != nil:
 				b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err))
@@ -440,7 +453,7 @@ func (b *kvBehavior) exportChunk(r *Request, c messages.ExportChunk) {
 	}
 	size = min(size, messages.MaxSnapshotChunk)
 	a.underWay++
-	b.host.Run(kvExportLane, func() func() {
+	b.host.Do(kvExportLane, Call{Name: "export"}, func() func() {
 		data := make([]byte, size)
 		n, err := io.ReadFull(a.export, data)
 		eof := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)

@@ -46,7 +46,7 @@ func (b *kvBehavior) maintain() {
 		return
 	}
 	b.maintaining = true
-	b.host.Run(kvCareLane, func() func() {
+	b.host.Do(kvCareLane, Call{"maintain", true}, func() func() {
 		wrote, err := b.store.Maintain()
 		return func() {
 			b.maintaining = false
@@ -96,7 +96,7 @@ func (b *kvBehavior) rest(d time.Duration) {
 // compact compacts the data on demand, as fast as it goes. One that is under way
 // is brought to its end.
 func (b *kvBehavior) compact(r *Request, c messages.CompactData) {
-	b.host.Run(kvCareLane, func() func() {
+	b.host.Do(kvCareLane, Call{"compact", true}, func() func() {
 		before, after, err := b.store.Compact()
 		return func() {
 			if b.failed(err) {

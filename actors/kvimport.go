@@ -45,7 +45,7 @@ func (b *kvBehavior) importChunk(r *Request, c messages.ImportChunk) {
 		return
 	}
 	a.underWay++
-	b.host.Run(kvImportLane, func() func() {
+	b.host.Do(kvImportLane, Call{Name: "import"}, func() func() {
 		_, err := a.imported.Write(c.Data)
 		if err == nil && c.EOF {
 			err = a.imported.Whole()
@@ -80,7 +80,7 @@ func (b *kvBehavior) finishImport(r *Request, c messages.FinishImport) {
 	b.importing = true
 	r.Note = applying{a.group, a.index}
 	// The sync lane, so that no sync is under way while the file is replaced.
-	b.host.Run(kvSyncLane, func() func() {
+	b.host.Do(kvSyncLane, Call{"finish import", true}, func() func() {
 		keys, err := a.imported.Finish()
 		return func() {
 			b.importing = false

@@ -35,7 +35,7 @@ func (b *kvBehavior) maintainIndexes() {
 		return
 	}
 	b.indexing = true
-	b.host.Run(kvIndexLane, func() func() {
+	b.host.Do(kvIndexLane, Call{Name: "index"}, func() func() {
 		err := b.store.MaintainIndexes()
 		return func() {
 			switch {
@@ -75,7 +75,7 @@ func (b *kvBehavior) prepare(group uint64, op messages.Operation, then func(erro
 
 // build does one slice after the other.
 func (b *kvBehavior) build(w *building) {
-	b.host.Run(kvIndexLane, func() func() {
+	b.host.Do(kvIndexLane, Call{Name: "index"}, func() func() {
 		ready, err := b.store.Prepare(w.group, w.op)
 		return func() {
 			switch {
@@ -203,6 +203,8 @@ func (b *kvBehavior) applyRest(r *Request, c messages.Apply, results []messages.
 }
 
 func (b *kvBehavior) applied(r *Request, c messages.Apply, results []messages.Result, err error) {
+	b.host.room(err)
+	b.kv.counters.applied.Add(uint64(len(results)))
 	index, term := b.store.Applied(c.Group)
 	b.kv.reach(c.Group, max(index, b.kv.Reached(c.Group)))
 	r.Reply(messages.Applied{Tag: c.Tag, Group: c.Group, Index: index, Term: term, Results: results, Err: err})

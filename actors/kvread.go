@@ -85,6 +85,7 @@ func (b *kvBehavior) read(r *Request) {
 		index, term := b.store.Applied(c.Group)
 		r.Reply(messages.AppliedRead{Tag: c.Tag, Group: c.Group, Index: index, Term: term, Revision: b.store.Revision(c.Group), Keys: b.store.Keys(c.Group)})
 	default:
+		b.kv.counters.reads.Add(1)
 		r.Reply(answer(c, func(group uint64) queries { return latest{b.store, group} }))
 	}
 }
@@ -96,6 +97,7 @@ func (b *kvBehavior) readView(r *Request, id, group uint64) {
 		return
 	}
 	a.used = b.host.Now()
+	b.kv.counters.reads.Add(1)
 	r.Reply(answer(r.Command, func(uint64) queries { return a.view }))
 }
 

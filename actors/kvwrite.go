@@ -3,49 +3,10 @@ package actors
 import (
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/ballast-raft/ballast/kv"
 	"github.com/ballast-raft/ballast/messages"
 )
-
-// SyncPolicy says when direct writes of application data are made durable, and
-// with that what the reply to one promises. The zero value is SyncAlways.
-//
-// A panic or a kill takes nothing away under any of them. With the lazy ones the
-// loss of power may: a suffix of the changes, never a part of one. Apply is not
-// concerned, since the log has the entries.
-type SyncPolicy struct {
-	Mode SyncMode
-	// Every is how long after a write SyncInterval begins to sync it. Default
-	// 100 ms. What is lost with the power is at most what was written in that
-	// time and during the last two syncs. A shorter one loses less and leaves
-	// less of the disk to others.
-	Every time.Duration
-}
-
-// SyncMode is a kind of SyncPolicy.
-type SyncMode uint8
-
-const (
-	// SyncAlways answers a write when it is on disk.
-	SyncAlways SyncMode = iota
-	// SyncInterval answers a write when the kernel has it, and syncs it within
-	// an interval. A sync that fails is told by the event messages.ActorFailed
-	// alone: the writes before it were answered.
-	SyncInterval
-	// SyncNever answers a write when the kernel has it, and leaves the disk to
-	// the kernel, some 30 seconds, until the actor is stopped.
-	SyncNever
-)
-
-// Validate reports every field that makes no sense, as ErrInvalid.
-func (p SyncPolicy) Validate() error {
-	if p.Mode > SyncNever || p.Every < 0 || p.Every > 0 && p.Mode != SyncInterval {
-		return fmt.Errorf("SyncPolicy has mode %d and interval %v: %w", p.Mode, p.Every, messages.ErrInvalid)
-	}
-	return nil
-}
 
 // written is the Note of a direct write that was handed to the store.
 type written struct{ reply messages.Reply }
@@ -151,12 +112,13 @@ func (b *kvBehavior) leave() {
 	b.syncing = true
 	b.host.Defer(true)
 	upTo := b.queued.Load()
-	b.host.Run(kvSyncLane, func() func() {
+	b.host.Do(kvSyncLane, syncCall, func() func() {
 		err := b.store.Sync()
 		if err != nil {
 			return func() { b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err)) }
 		}
 		n, later := len(batch), int(b.queued.Load()-upTo)
+		b.kv.counters.syncs.Add(1)
 		b.hidden.Add(1)
 		replyAll(batch, reply)
 		return func() {
@@ -188,6 +150,8 @@ func (b *kvBehavior) writeAll(group uint64, batch []*Request) bool {
 	results, err := b.store.Commit(group, changes)
 	switch {
 	case err == nil:
+		b.host.room(nil)
+		b.kv.counters.writes.Add(uint64(len(batch)))
 		b.watches.gather(group, false)
 		for i, r := range batch {
 			b.endCommit(r)
@@ -197,6 +161,7 @@ func (b *kvBehavior) writeAll(group uint64, batch []*Request) bool {
 		b.host.Fail(fmt.Errorf("%s: %w", b.host.PID().ID, err))
 		return false
 	case len(batch) == 1:
+		b.host.room(err)
 		b.endCommit(batch[0])
 		batch[0].Note.(*written).reply = batch[0].Command.Refuse(err)
 	default:

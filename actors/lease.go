@@ -33,6 +33,8 @@ type leases[T leased] struct {
 	max  int           // how many there may be
 	// failed is told when giving one up has failed.
 	failed func(error)
+	// run has a lane do some work: Host.Do, if nobody counts what lanes do.
+	run func(lane int, call Call, work func() (done func()))
 	// swept, if it is set, is told of each that is open, now and then; expired is
 	// called for one that was idle, instead of giving it up on its lane.
 	swept, expired func(T)
@@ -43,7 +45,7 @@ type leases[T leased] struct {
 }
 
 func newLeases[T leased](h *Host, idle time.Duration, max int, failed func(error)) *leases[T] {
-	return &leases[T]{host: h, idle: idle, max: max, failed: failed, all: make(map[uint64]T)}
+	return &leases[T]{host: h, idle: idle, max: max, failed: failed, run: h.Do, all: make(map[uint64]T)}
 }
 
 // full refuses a request that would open one too many.
@@ -94,7 +96,7 @@ func (ls *leases[T]) settle(t T, err error) {
 // giveUp ends t on its lane and then calls done in the actor.
 func (ls *leases[T]) giveUp(t T, done func(error)) {
 	l := t.base()
-	ls.host.Run(l.lane, func() func() {
+	ls.run(l.lane, Call{"give up", true}, func() func() {
 		err := l.end()
 		return func() { done(err) }
 	})

@@ -18,15 +18,12 @@ import (
 type LogConfig struct {
 	// Open opens the store; it is called again after every failure.
 	Open func() (raftlog.Store, error)
+	// Sync says when changes become durable. Default: before they are answered.
+	Sync SyncPolicy
 	// MaxBatchBytes starts a sync without waiting for more once that much is
 	// staged. Default 1 MiB. A larger one gives more throughput and longer
 	// waits to those at its front.
 	MaxBatchBytes int
-	// StallAfter is how long a sync may take before it is reported, by the event
-	// messages.Stalled and in the statistics; it is looked for so often, so it may
-	// have hung for twice as long. Default 2 seconds. A smaller one
-	// cries wolf when the disk is busy.
-	StallAfter time.Duration
 	// Scrub says how fast closed segments are verified beside everything else.
 	Scrub ScrubPolicy
 	Config
@@ -77,9 +74,9 @@ type Log struct {
 
 // SpawnLog starts a log actor.
 func SpawnLog(engine *actor.Engine, cfg LogConfig) (*Log, error) {
-	err := cfg.Scrub.Validate()
-	if cfg.MaxBatchBytes < 0 || cfg.StallAfter < 0 {
-		err = errors.Join(err, fmt.Errorf("MaxBatchBytes %d or StallAfter %v is negative: %w", cfg.MaxBatchBytes, cfg.StallAfter, messages.ErrInvalid))
+	err := errors.Join(cfg.Scrub.Validate(), cfg.Sync.Validate())
+	if cfg.MaxBatchBytes < 0 {
+		err = errors.Join(err, fmt.Errorf("MaxBatchBytes %d is negative: %w", cfg.MaxBatchBytes, messages.ErrInvalid))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("actors: spawn %s/%s: %w", cfg.Name, cfg.ID, err)
@@ -87,10 +84,7 @@ func SpawnLog(engine *actor.Engine, cfg LogConfig) (*Log, error) {
 	if cfg.MaxBatchBytes == 0 {
 		cfg.MaxBatchBytes = 1 << 20
 	}
-	if cfg.StallAfter == 0 {
-		cfg.StallAfter = 2 * time.Second
-	}
-	cfg.Scrub = cfg.Scrub.withDefaults()
+	cfg.Scrub, cfg.Sync = cfg.Scrub.withDefaults(), cfg.Sync.withDefaults()
 	l := &Log{}
 	cfg.Patient = changes
 	cfg.New = func(h *Host) Behavior {
@@ -108,18 +102,13 @@ func SpawnLog(engine *actor.Engine, cfg LogConfig) (*Log, error) {
 func (l *Log) Statistics() messages.LogStatistics {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.stats
+	s := l.stats
+	s.Stalls, s.Stalled = l.watch.stallsOf(syncCall.Name)
+	return s
 }
 
-func (l *Log) stall(on bool) (was bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	was = l.stats.Stalled
-	if l.stats.Stalled = on; on {
-		l.stats.Stalls++
-	}
-	return was
-}
+// syncCall makes a batch durable.
+var syncCall = Call{Name: "sync"}
 
 const (
 	logSyncLane = 0
@@ -149,15 +138,9 @@ type logBehavior struct {
 	shrinking []*Request
 	syncing   bool
 	// maintaining: the store's Maintain is under way; wanted: it has asked for a
-	// sync.
-	maintaining, wanted bool
-	// syncs counts the syncs that were begun, the last at began. A watch is a
-	// timer that looks whether the one that was under way still is; there is at
-	// most one. stalled: it was reported.
-	syncs    uint64
-	began    time.Time
-	watching bool
-	stalled  bool
+	// sync. timed: the time of the next sync of a lazy policy is set; late: it has
+	// come.
+	maintaining, wanted, timed, late bool
 	// failed: the host has been told, and this behavior is no longer its own.
 	failed bool
 }
@@ -206,9 +189,6 @@ func (b *logBehavior) Message(any) {}
 
 // Ready implements Behavior.
 func (b *logBehavior) Ready() {
-	if b.log.stall(false) { // of the behavior before, whose sync has ended with it
-		b.host.Event(messages.StallEnded{Actor: b.host.PID().ID, Call: "sync"})
-	}
 	b.maintain()
 	if b.cfg.Scrub.BytesPerSecond > 0 {
 		b.host.After(b.cfg.Scrub.Pause/60, b.scrub)
@@ -216,6 +196,12 @@ func (b *logBehavior) Ready() {
 }
 
 func (b *logBehavior) Handle(r *Request) {
+	if b.host.Late(logSyncLane) && changes(r.Command) && !shrinks(r.Command) {
+		// What a disk that hangs would be given on top could only wait, and take
+		// memory. The fences of a coordinator are truncations, and do wait.
+		r.Fail(stalledError(b.host, r.Command))
+		return
+	}
 	if b.full {
 		if changes(r.Command) {
 			grows := !shrinks(r.Command)
@@ -269,6 +255,11 @@ func (b *logBehavior) handle(r *Request) {
 	}
 }
 
+// stalledError is the answer to a change that comes while the disk hangs.
+func stalledError(h *Host, c messages.Command) error {
+	return fmt.Errorf("%s: %T: the disk does not answer: %w", h.PID().ID, c, messages.ErrUnavailable)
+}
+
 // unknown is the answer to a command that belongs to another actor.
 func unknown(h *Host, c messages.Command) error {
 	return fmt.Errorf("%s does not answer %T: %w", h.PID().ID, c, messages.ErrInvalid)
@@ -289,7 +280,7 @@ func (b *logBehavior) startReads() {
 	}
 	reads := b.reads
 	b.reads = nil
-	b.host.Run(logReadLane, func() func() {
+	b.host.Do(logReadLane, Call{Name: "read"}, func() func() {
 		var first *PanicError
 		for _, r := range reads {
 			if err := b.read(r); err != nil && first == nil {
@@ -354,7 +345,11 @@ func (b *logBehavior) stage(r *Request, position uint64, reply messages.Reply, e
 
 // commit starts a sync, or a look at whether more is coming.
 func (b *logBehavior) commit() {
-	if b.syncing || len(b.pending) == 0 && !b.wanted {
+	if b.syncing || !b.asked() {
+		return
+	}
+	if b.cfg.Sync.Mode != SyncAlways {
+		b.sync()
 		return
 	}
 	_, bytes := b.store.Staged()
@@ -362,27 +357,46 @@ func (b *logBehavior) commit() {
 }
 
 func (b *logBehavior) leave() {
-	if len(b.pending) > 0 || b.wanted {
+	if b.asked() {
 		b.sync()
 	}
+}
+
+func (b *logBehavior) asked() bool { return len(b.pending) > 0 || b.wanted || b.late }
+
+// syncSoon has what is written synced within the interval.
+func (b *logBehavior) syncSoon() {
+	if b.cfg.Sync.Mode != SyncInterval || b.timed {
+		return
+	}
+	b.timed = true
+	b.host.After(b.cfg.Sync.Every, func() {
+		b.timed, b.late = false, true // Settle follows
+	})
 }
 
 // maxSpare is how long a batch's slice may be to be used again, so that one
 // large batch does not pin 8 bytes for each of its commands for ever.
 const maxSpare = 4096
 
+// sync sends a batch on its way: to the disk, or with a lazy policy to the kernel.
 func (b *logBehavior) sync() {
 	batch := b.pending
 	b.pending, b.spare = b.spare, nil
-	b.syncing, b.wanted = true, false
-	b.syncs++
-	b.began = b.host.Now()
-	b.watch()
+	lazy := b.cfg.Sync.Mode != SyncAlways && !b.late
+	b.syncing, b.wanted, b.late = true, false, false
+	if lazy {
+		b.syncSoon() // first, so that who has an answer can count on it
+	}
 	b.host.Defer(true)
 	upTo := b.staged.Load()
-	b.host.Run(logSyncLane, func() func() {
+	b.host.Do(logSyncLane, syncCall, func() func() {
 		began := b.host.Now()
-		changes, err := b.store.Sync()
+		carryOut := b.store.Sync
+		if lazy {
+			carryOut = b.store.Write
+		}
+		changes, err := carryOut()
 		took := b.host.Now().Sub(began)
 		if err == nil {
 			later := int(b.staged.Load() - upTo)
@@ -391,6 +405,9 @@ func (b *logBehavior) sync() {
 				b.count(batch, took)
 			}
 			grows := slices.ContainsFunc(batch, func(r *Request) bool { return !shrinks(r.Command) })
+			if grows {
+				b.host.room(nil)
+			}
 			replyAll(batch, func(r *Request) messages.Reply { return b.bounded(r.Note.(*staged).reply) })
 			return func() {
 				if n > 0 {
@@ -410,11 +427,6 @@ func (b *logBehavior) sync() {
 
 func (b *logBehavior) synced(batch []*Request, changes int, err error) {
 	b.syncing = false
-	if b.stalled {
-		b.stalled = false
-		b.log.stall(false)
-		b.host.Event(messages.StallEnded{Actor: b.host.PID().ID, Call: "sync", For: b.host.Now().Sub(b.began)})
-	}
 	b.host.Defer(false)
 	switch {
 	case err != nil && b.store.Poisoned():
@@ -446,37 +458,13 @@ func (b *logBehavior) fail(err error) {
 	}
 }
 
-// watch has somebody look whether this sync is still under way when it should
-// not be: one timer for thousands of syncs.
-func (b *logBehavior) watch() {
-	if b.watching {
-		return
-	}
-	b.watching = true
-	sync := b.syncs
-	b.host.After(b.cfg.StallAfter, func() {
-		b.watching = false
-		if !b.syncing {
-			return
-		}
-		if sync == b.syncs {
-			if !b.stalled {
-				b.stalled = true
-				b.log.stall(true)
-			}
-			b.host.Event(messages.Stalled{Actor: b.host.PID().ID, Call: "sync", For: b.host.Now().Sub(b.began)})
-		}
-		b.watch()
-	})
-}
-
 // maintain has the store do what need not be on the way of an append.
 func (b *logBehavior) maintain() {
 	if b.failed || b.maintaining || !b.store.Due() {
 		return
 	}
 	b.maintaining = true
-	b.host.Run(logCareLane, func() func() {
+	b.host.Do(logCareLane, Call{"maintain", true}, func() func() {
 		sync, err := b.store.Maintain()
 		damage := b.store.Damaged()
 		return func() {
@@ -501,7 +489,7 @@ func (b *logBehavior) maintain() {
 // scrub verifies the next part of what is closed, and comes back when that has
 // earned its time.
 func (b *logBehavior) scrub() {
-	b.host.Run(logCareLane, func() func() {
+	b.host.Do(logCareLane, Call{"scrub", true}, func() func() {
 		read, damage, err := b.store.Scrub()
 		return func() {
 			b.tell(damage)
@@ -532,13 +520,14 @@ func (b *logBehavior) tell(damage []raftlog.Damage) {
 // was written, so those that give space back are tried again by themselves.
 func (b *logBehavior) dropped(batch []*Request, changes int, err error) {
 	b.full = true
+	b.host.room(err)
 	all := append(batch, b.pending...)
 	mixed := slices.ContainsFunc(all, func(r *Request) bool { return !shrinks(r.Command) })
 	b.pending = nil
 	for _, r := range all {
 		note := r.Note.(*staged)
 		switch {
-		case note.position <= b.store.Durable():
+		case note.position <= b.store.Written():
 			r.Reply(b.bounded(note.reply))
 			continue
 		case note.change && changes > 0:
@@ -584,6 +573,8 @@ func (b *logBehavior) count(batch []*Request, took time.Duration) {
 	l.stats.SyncTime += took
 	l.stats.LastSync = took
 	l.stats.LastBatch = len(batch)
+	l.stats.BatchSizes.Observe(uint64(len(batch)))
+	l.stats.SyncTimes.Observe(uint64(took.Microseconds()))
 }
 
 // Resolve: what reached the disk has succeeded, what did not left no trace, and

@@ -25,7 +25,10 @@ type SnapshotConfig struct {
 	Lease time.Duration
 	// Lanes is how many streams can work at the same time. Default 4. A call to
 	// the disk that hangs holds up the streams of its lane; a new stream gets
-	// the lane with the fewest.
+	// the lane with the fewest. There are as many again for what changes the set
+	// of snapshots (saves in one message, deletion, cleanup, setting aside,
+	// discarding): the changes of one group share one, in order, so one that
+	// hangs holds up those of its group.
 	Lanes int
 	// MaxStreams is how many streams may be open. Default 64.
 	MaxStreams int
@@ -41,7 +44,10 @@ type SnapshotConfig struct {
 //
 // Compression and files are the business of workers, one lane a stream, so
 // that a slow stream holds up neither the others nor the mailbox.
-type Snapshot struct{ *Host }
+type Snapshot struct {
+	*Host
+	counters snapshotCounters
+}
 
 // SpawnSnapshot starts a snapshot actor.
 func SpawnSnapshot(engine *actor.Engine, cfg SnapshotConfig) (*Snapshot, error) {
@@ -57,19 +63,21 @@ func SpawnSnapshot(engine *actor.Engine, cfg SnapshotConfig) (*Snapshot, error) 
 	if cfg.MaxStreams == 0 {
 		cfg.MaxStreams = 64
 	}
-	lanes := make([]laneLoad, 1+cfg.Lanes)
+	lanes := make([]laneLoad, 1+2*cfg.Lanes)
+	a := &Snapshot{}
 	cfg.New = func(h *Host) Behavior {
-		b := &snapshotBehavior{host: h, cfg: cfg, lanes: lanes}
+		b := &snapshotBehavior{host: h, cfg: cfg, lanes: lanes, changes: make(map[uint64]*changing), counters: &a.counters}
 		b.streams = newLeases[*stream](h, cfg.Lease, cfg.MaxStreams, func(err error) {
 			h.Event(messages.ActorFailed{Actor: h.PID().ID, Err: err})
 		})
+		b.streams.run = b.run
 		return b
 	}
-	h, err := Spawn(engine, cfg.Config)
-	if err != nil {
+	var err error
+	if a.Host, err = Spawn(engine, cfg.Config); err != nil {
 		return nil, err
 	}
-	return &Snapshot{h}, nil
+	return a, nil
 }
 
 type snapshotBehavior struct {
@@ -78,6 +86,9 @@ type snapshotBehavior struct {
 	store   snapshot.Store
 	streams *leases[*stream]
 	lanes   []laneLoad
+	changes map[uint64]*changing // by group
+	// counters outlive the behavior.
+	counters *snapshotCounters
 }
 
 // stream is one transfer. The actor owns all fields but writer, reader and at,
@@ -145,6 +156,9 @@ func (b *snapshotBehavior) Close() error {
 	return b.store.Close()
 }
 
+// Settle implements Settler.
+func (b *snapshotBehavior) Settle() { b.counters.streams.Store(int64(len(b.streams.all))) }
+
 func (b *snapshotBehavior) Drain()      {}
 func (b *snapshotBehavior) Message(any) {}
 func (b *snapshotBehavior) Ready()      {}
@@ -189,7 +203,7 @@ func (b *snapshotBehavior) open(r *Request) {
 
 // add opens a stream.
 func (b *snapshotBehavior) add(s *stream) *stream {
-	s.lane = b.freeLane()
+	s.lane = b.streamLane()
 	b.streams.add(s)
 	s.underWay++ // until it is open
 	return s
@@ -236,12 +250,12 @@ func (b *snapshotBehavior) Resolve(r *Request, cause error) {
 		b.Handle(r) // asking again does no harm
 	case messages.DeleteSnapshot:
 		r.Keep()
-		b.work(r, func() messages.Reply {
+		b.change(r, groupOf(c.ID, c.Group), func() messages.Reply {
 			return messages.SnapshotDeleted{Tag: c.Tag, Group: c.Group, Err: gone(b.store.Delete(c.ID))}
 		})
 	case messages.DiscardSnapshotFile:
 		r.Keep()
-		b.work(r, func() messages.Reply {
+		b.change(r, groupOf(c.Name, c.Group), func() messages.Reply {
 			return messages.SnapshotFileDiscarded{Tag: c.Tag, Group: c.Group, Err: gone(b.store.Discard(c.Name))}
 		})
 	case messages.Save, messages.FinishSave, messages.SuspendSave, messages.AbortSave:
@@ -251,7 +265,7 @@ func (b *snapshotBehavior) Resolve(r *Request, cause error) {
 			return
 		}
 		r.Keep()
-		b.work(r, func() messages.Reply { return b.resolveEnd(r, note, crashed) })
+		b.change(r, note.group, func() messages.Reply { return b.resolveEnd(r, note, crashed) })
 	default:
 		r.Fail(crashed)
 	}

@@ -23,7 +23,7 @@ func (b *snapshotBehavior) handleFiles(r *Request) {
 	case messages.ListSnapshotFiles:
 		b.read(r, func() messages.Reply { return b.listFiles(c) })
 	case messages.DeleteSnapshot:
-		b.work(r, func() messages.Reply {
+		b.change(r, groupOf(c.ID, c.Group), func() messages.Reply {
 			return messages.SnapshotDeleted{Tag: c.Tag, Group: c.Group, Err: b.store.Delete(c.ID)}
 		})
 	case messages.CleanupSnapshots:
@@ -31,14 +31,14 @@ func (b *snapshotBehavior) handleFiles(r *Request) {
 			b.read(r, func() messages.Reply { return b.planCleanup(c) })
 			return
 		}
-		b.work(r, func() messages.Reply {
+		b.change(r, c.Group, func() messages.Reply {
 			removed, err := b.store.Cleanup(c.Group, c.Retention)
 			return messages.SnapshotsCleanedUp{Tag: c.Tag, Group: c.Group, Removed: removed, Err: err}
 		})
 	case messages.VerifySnapshot:
 		b.read(r, func() messages.Reply { return b.verify(c) })
 	case messages.SetAsideSnapshot:
-		b.work(r, func() messages.Reply {
+		b.change(r, groupOf(c.ID, c.Group), func() messages.Reply {
 			file, err := b.store.SetAside(c.ID)
 			if err == nil {
 				b.host.Event(messages.DamageSetAside{Actor: b.host.PID().ID, File: file})
@@ -46,7 +46,7 @@ func (b *snapshotBehavior) handleFiles(r *Request) {
 			return messages.SnapshotSetAside{Tag: c.Tag, Group: c.Group, File: file, Err: err}
 		})
 	case messages.DiscardSnapshotFile:
-		b.work(r, func() messages.Reply {
+		b.change(r, groupOf(c.Name, c.Group), func() messages.Reply {
 			return messages.SnapshotFileDiscarded{Tag: c.Tag, Group: c.Group, Err: b.store.Discard(c.Name)}
 		})
 	default:

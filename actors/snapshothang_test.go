@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/anthdm/hollywood/actor"
 	"github.com/ballast-raft/ballast/actors"
@@ -101,12 +102,16 @@ func (d *stallingDisk) Sync(f *os.File) error    { d.wait(); return d.Disk.Sync(
 func (d *stallingDisk) SyncDir(dir string) error { d.wait(); return d.Disk.SyncDir(dir) }
 
 // While a change of one group hangs on the disk, whatever is there can be
-// listed, verified, read and exported, and others save.
+// listed, verified, read and exported, and other groups save, delete, clean up,
+// set aside and discard. What comes for the same group waits, and is done after.
 func TestHangingChange(t *testing.T) {
 	for name, change := range map[string]func(id string) messages.Command{
 		"delete": func(id string) messages.Command { return messages.DeleteSnapshot{Group: 1, ID: id} },
 		"clean up": func(string) messages.Command {
 			return messages.CleanupSnapshots{Group: 1, Retention: messages.Retention{Keep: 1}}
+		},
+		"save in one message": func(string) messages.Command {
+			return messages.Save{Group: 1, Index: 7, Term: 1, Data: []byte("state")}
 		},
 		"take over": func(string) messages.Command { return messages.BeginSave{Group: 1, Index: 9, Term: 1, Resume: true} },
 	} {
@@ -119,6 +124,14 @@ func TestHangingChange(t *testing.T) {
 				ids = append(ids, must[messages.Saved](r.actorRig, messages.Save{Group: 1, Index: i + 1, Term: 1, Data: []byte("state")}).Info.ID)
 			}
 			must[messages.SaveBegun](r.actorRig, messages.BeginSave{Group: 1, Index: 9, Term: 1, Resume: true})
+			var others2 []string
+			for i := range uint64(4) {
+				others2 = append(others2, must[messages.Saved](r.actorRig, messages.Save{Group: 2, Index: i + 1, Term: 1, Data: []byte("state")}).Info.ID)
+			}
+			left := must[messages.SaveBegun](r.actorRig, messages.BeginSave{Group: 2, Index: 20, Term: 1, Resume: true})
+			must[messages.ChunkSaved](r.actorRig, messages.SaveChunk{Group: 2, Stream: left.Stream, Seq: 1, Data: make([]byte, 3*testBlock)})
+			must[messages.SaveSuspended](r.actorRig, messages.SuspendSave{Group: 2, Stream: left.Stream})
+			unfinished := must[messages.SnapshotFilesListed](r.actorRig, messages.ListSnapshotFiles{Group: 2}).Unfinished
 			gate := make(chan struct{})
 			disk.stall.Store(&gate)
 			hangs := make(chan error, 1)
@@ -136,7 +149,10 @@ func TestHangingChange(t *testing.T) {
 				err := errors.Join(ask(messages.ListSnapshots{Group: 1}), ask(messages.ListSnapshots{All: true}), ask(messages.ListSnapshotFiles{All: true}),
 					ask(messages.VerifySnapshot{ID: ids[1]}), ask(messages.OpenSnapshot{Group: 1}), ask(messages.ExportSnapshot{Group: 1}))
 				b, also := do[messages.SaveBegun](r.actorRig, messages.BeginSave{Group: 2, Index: 1, Term: 1})
-				others <- errors.Join(err, also, ask(messages.AbortSave{Stream: b.Stream}))
+				others <- errors.Join(err, also, ask(messages.AbortSave{Stream: b.Stream}),
+					ask(messages.DiscardSnapshotFile{Name: unfinished[0].Name}), ask(messages.DeleteSnapshot{ID: others2[0]}),
+					ask(messages.Save{Group: 2, Index: 9, Term: 1, Data: []byte("state")}),
+					ask(messages.CleanupSnapshots{Group: 2, Retention: messages.Retention{Keep: 1}}))
 			}()
 			synctest.Wait()
 			select {
@@ -152,12 +168,63 @@ func TestHangingChange(t *testing.T) {
 			default:
 				t.Errorf("%s: others wait for it", name)
 			}
+			// Of its group: after it.
+			after := make(chan error, 1)
+			go func() {
+				_, err := do[messages.Saved](r.actorRig, messages.Save{Group: 1, Index: 30, Term: 1, Data: []byte("state")})
+				after <- err
+			}()
+			synctest.Wait()
+			if _, ordered := change(ids[0]).(messages.BeginSave); !ordered && len(after) > 0 {
+				t.Errorf("%s: the next change of the group does not wait", name)
+			}
 			close(gate)
-			if err := <-hangs; err != nil {
+			if err := errors.Join(<-hangs, <-after); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
 		})
 	}
+}
+
+// A stream that its owner has forgotten, and whose end hangs on the disk, holds
+// up none that is opened later.
+func TestGivingUpHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := &stallingDisk{}
+		r := newSnapshotRig(t, func(cfg *actors.SnapshotConfig, o *snapshot.Options) {
+			disk.Disk, o.Disk = o.Disk, disk
+			cfg.Lanes, cfg.Lease = 2, time.Minute
+		})
+		defer r.close()
+		forgotten := must[messages.SaveBegun](r.actorRig, messages.BeginSave{Group: 1, Index: 1, Term: 1, Resume: true})
+		must[messages.ChunkSaved](r.actorRig, messages.SaveChunk{Group: 1, Stream: forgotten.Stream, Seq: 1, Data: make([]byte, 3*testBlock)})
+		gate := make(chan struct{})
+		disk.stall.Store(&gate)
+		pass(2 * time.Minute)
+		if disk.stall.Load() != nil {
+			t.Error("it was not given up")
+		}
+		saved := make(chan error, 1)
+		go func() {
+			var errs []error
+			for g := range uint64(6) { // more than there are lanes, all open at once
+				_, err := do[messages.SaveBegun](r.actorRig, messages.BeginSave{Group: 2 + g, Index: 1, Term: 1})
+				errs = append(errs, err)
+			}
+			saved <- errors.Join(errs...)
+		}()
+		synctest.Wait()
+		select {
+		case err := <-saved:
+			if err != nil {
+				t.Error(err)
+			}
+		default:
+			t.Error("others wait for it")
+		}
+		close(gate)
+		synctest.Wait()
+	})
 }
 
 // movingStore is a store in which, between the look for the newest snapshot and its

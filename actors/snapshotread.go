@@ -69,13 +69,16 @@ func (b *snapshotBehavior) openReader(r *Request, s *stream, open func() (messag
 	b.add(s)
 	s.end = func() error { return s.reader.Close() }
 	group := r.Command.Refuse(nil).(messages.SnapshotOpened).Group
-	b.run(s.lane, func() func() {
+	b.run(s.lane, callOf(r.Command), func() func() {
 		o, events, err := open()
 		return func() {
 			for _, e := range events {
 				b.host.Event(e)
 			}
 			s.opened = err == nil
+			if s.opened {
+				b.counters.opened.Add(1)
+			}
 			b.streams.settle(s, err)
 			if err != nil {
 				r.Fail(err)
@@ -173,8 +176,9 @@ func (b *snapshotBehavior) readChunk(r *Request, c messages.ReadChunk) {
 	}
 	size = min(size, messages.MaxSnapshotChunk)
 	s.underWay++
-	b.run(s.lane, func() func() {
+	b.run(s.lane, callOf(r.Command), func() func() {
 		read := messages.ChunkRead{Tag: c.Tag, Group: c.Group, Stream: s.id}
+		began := b.host.Now()
 		over := error(nil)
 		if s.random {
 			read.Offset = c.Offset
@@ -187,6 +191,7 @@ func (b *snapshotBehavior) readChunk(r *Request, c messages.ReadChunk) {
 				read.Err = errors.Join(read.Err, s.reader.Close())
 			}
 		}
+		b.counters.read(len(read.Data), b.host.Now().Sub(began))
 		return func() {
 			b.streams.settle(s, over)
 			r.Reply(read)

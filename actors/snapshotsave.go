@@ -36,7 +36,7 @@ func (b *snapshotBehavior) begin(r *Request, s *stream, open func() (sink, int64
 	b.add(s)
 	// What is idle for too long ends so.
 	s.end = s.breakOff
-	b.run(s.lane, func() func() {
+	b.run(s.lane, callOf(r.Command), func() func() {
 		w, offset, err := open()
 		begun := messages.SaveBegun{Tag: r.Command.RequestTag(), Group: s.note.group, Stream: s.id, Offset: offset, Credit: b.cfg.Credit, Err: err}
 		if err == nil {
@@ -75,12 +75,15 @@ func (b *snapshotBehavior) saveChunk(r *Request, c messages.SaveChunk) {
 	}
 	s.seq = c.Seq
 	s.underWay++
-	b.run(s.lane, func() func() {
+	b.run(s.lane, callOf(r.Command), func() func() {
 		if err == nil {
+			began := b.host.Now()
 			_, err = s.writer.Write(c.Data)
+			b.counters.wrote(len(c.Data), b.host.Now().Sub(began))
 		} else {
 			err = errors.Join(err, s.breakOff())
 		}
+		b.host.room(err)
 		saved := messages.ChunkSaved{Tag: c.Tag, Group: c.Group, Stream: s.id, Seq: c.Seq, Err: err}
 		if err == nil {
 			saved.Data = c.Data // the store has copied it
@@ -100,7 +103,10 @@ func (b *snapshotBehavior) finishSave(r *Request, c messages.FinishSave) {
 	r.Note = s.note
 	b.last(r, s, func() messages.Reply {
 		s.note.name(s.writer.ID()) // an import may have learned it from its chunks
+		began := b.host.Now()
 		info, err := s.writer.Finish()
+		b.counters.wrote(0, b.host.Now().Sub(began))
+		b.saved(err)
 		s.note.ended(info, err)
 		return messages.Saved{Tag: c.Tag, Group: c.Group, Info: info, Err: err}
 	})
@@ -144,7 +150,7 @@ func (b *snapshotBehavior) save(r *Request, c messages.Save) {
 	}
 	note := &saving{group: c.Group}
 	r.Note = note
-	b.work(r, func() messages.Reply {
+	b.change(r, c.Group, func() messages.Reply {
 		info, err := func() (messages.SnapshotInfo, error) {
 			w, err := b.store.Create(c.Group, c.Index, c.Term, c.Meta)
 			if err != nil {
@@ -156,6 +162,7 @@ func (b *snapshotBehavior) save(r *Request, c messages.Save) {
 			}
 			return w.Finish()
 		}()
+		b.saved(err)
 		note.ended(info, err)
 		return messages.Saved{Tag: c.Tag, Group: c.Group, Info: info, Err: err}
 	})

@@ -58,7 +58,11 @@ func (h *Host) reap() error {
 
 func (h *Host) reapAll() error {
 	target := h.box.target.Swap(nil)
-	for _, pid := range append([]*actor.PID{target}, h.lanes...) {
+	pids := []*actor.PID{target}
+	for _, l := range h.lanes {
+		pids = append(pids, l.pid)
+	}
+	for _, pid := range pids {
 		ended := h.ended
 		if pid != target {
 			ended = nil
@@ -121,7 +125,7 @@ func (h *Host) closeIfIdle() {
 	}
 	h.closing = true
 	b := h.behavior
-	h.Run(0, func() func() {
+	h.Do(0, Call{"close", true}, func() func() {
 		err := b.Close()
 		return func() {
 			if err != nil {
@@ -135,7 +139,7 @@ func (h *Host) closeIfIdle() {
 // finishAfter ends the actor once the first lane has come to an end: whatever
 // an old Behavior still has in the disk is over then, and its files are closed.
 func (h *Host) finishAfter(b Behavior) {
-	h.Run(0, func() func() {
+	h.Do(0, Call{"close", true}, func() func() {
 		var err error
 		if b != nil {
 			err = b.Close()

@@ -8,13 +8,17 @@ import (
 )
 
 // worker runs the calls that wait for the disk, one at a time, in order.
-type worker struct{}
+type worker struct {
+	lane *lane
+	host *Host
+}
 
 // job is one call. done runs afterwards in the actor that asked for it, unless
 // it has been rebuilt in the meantime.
 type job struct {
 	incarnation uint64
 	to          *actor.PID
+	call        Call
 	work        func() (done func())
 }
 
@@ -39,9 +43,12 @@ func (e *PanicError) Unwrap() error {
 	return err
 }
 
-func (worker) Receive(c *actor.Context) {
+func (w worker) Receive(c *actor.Context) {
 	if j, ok := c.Message().(job); ok {
-		c.Send(j.to, j.run())
+		w.lane.begin(j.call, w.host.env.Now())
+		d := j.run()
+		w.lane.end(&w.host.watch)
+		c.Send(j.to, d)
 	}
 }
 

@@ -13,7 +13,7 @@ type Options struct {
 	// Disk carries out syncs and renames. Nil means durable.OS.
 	Disk durable.Disk
 	// Free returns the bytes that are available on the file system that holds
-	// dir; it is asked before every change. Nil means durable.Free.
+	// dir; it is asked before every change. Nil means durable.FreeOn of Disk.
 	Free func(dir string) (int64, error)
 	// OnRepair is told about a torn write that Open has removed, after the
 	// repair is on disk. Nil means that nobody is told.
@@ -105,7 +105,8 @@ func (o Options) withDefaults() Options {
 		o.Disk = durable.OS
 	}
 	if o.Free == nil {
-		o.Free = durable.Free
+		disk := o.Disk
+		o.Free = func(dir string) (int64, error) { return durable.FreeOn(disk, dir) }
 	}
 	if o.MaxViewBytes == 0 {
 		o.MaxViewBytes = defaultMaxViewBytes

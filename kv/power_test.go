@@ -261,6 +261,7 @@ func TestEveryCrash(t *testing.T) {
 			t.Fatal(err)
 		}
 		pool := crashtest.NewPool(memDir(t))
+		pool.Every = crashtest.UnderRace
 		rng := rand.New(rand.NewPCG(seed, 2))
 		l := life(dir, kv.Options{Disk: rec})
 		l.look = rec.Look

@@ -39,6 +39,7 @@ func TestPowerCutLeavesAPrefix(t *testing.T) {
 	}
 
 	root, pool := memDir(t), crashtest.NewPool(memDir(t))
+	pool.Every = crashtest.UnderRace
 	rec, err := crashtest.Record(root)
 	if err != nil {
 		t.Fatal(err)

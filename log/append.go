@@ -173,7 +173,8 @@ func (w *WAL) cursor(group uint64) *cursor {
 func (w *WAL) encode(c *change, entries []messages.Entry) int {
 	b := w.open
 	// Syncs do not overlap, so whatever is ahead of the open batch is durable
-	// by the time the first record of it is written.
+	// by the time the first record of it is written; unless it was only written:
+	// commit takes the flag back then.
 	c.durableBefore = len(b.changes) == 0
 	start := len(b.records)
 	b.records, b.refs = encodeRecord(b.records, c, entries, b.refs)

@@ -26,6 +26,7 @@ type crashRun struct {
 	w       *raftlog.WAL
 	m       *model
 	seen    map[string]int // what the runs have had
+	lazy    bool           // most batches are written, and not synced
 	promise
 }
 
@@ -101,13 +102,20 @@ func (c *crashRun) set(id uint64, name string, value []byte) {
 	c.change("set", position, err)
 }
 
+// sync carries out what is staged.
 func (c *crashRun) sync() {
 	c.t.Helper()
-	if _, err := c.w.Sync(); err != nil {
+	carryOut, what := c.w.Sync, "sync returned"
+	if c.lazy && c.rng.IntN(3) > 0 {
+		carryOut, what = c.w.Write, "write returned"
+	}
+	if _, err := carryOut(); err != nil {
 		c.t.Fatal(err)
 	}
-	c.acknowledged = c.w.Durable()
-	c.rec.Look("sync returned")
+	if c.acknowledged = c.w.Durable(); c.acknowledged < c.w.Written() {
+		c.seen["lazy"]++
+	}
+	c.rec.Look(what)
 }
 
 // stage stages a few random changes. Group 0 is busy and compacted, group 1
@@ -206,6 +214,7 @@ func (c *crashRun) reopen() {
 	if err := c.w.Close(); err != nil {
 		c.t.Fatal(err)
 	}
+	c.acknowledged = c.w.Written()
 	c.rec.Look("closed")
 	c.count()
 	c.options.VerifyAll = c.rng.IntN(3) == 0
@@ -249,6 +258,7 @@ func (c *crashRun) open() {
 func TestEveryCrash(t *testing.T) {
 	root := memory(t)
 	pool := crashtest.NewPool(root)
+	pool.Every = crashtest.UnderRace
 	var twice, torn atomic.Int64
 	// try checks an image. wait says to do it here, and not on a worker.
 	var try func(c *crashed, wait bool) error
@@ -282,6 +292,7 @@ func TestEveryCrash(t *testing.T) {
 		if run%2 == 1 {
 			c.options.RecycleBytes = 1
 		}
+		c.lazy = run%4 >= 2
 		if err := os.Mkdir(c.dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -332,7 +343,7 @@ func TestEveryCrash(t *testing.T) {
 		t.Error(err)
 	}
 	t.Logf("%d images after %d operations, %d cut off again, %d torn writes repaired; %v", pool.Checked(), events, twice.Load(), torn.Load(), seen)
-	for _, what := range []string{"sync", "rename", "remove", "relocated", "checkpoint", "recycled"} {
+	for _, what := range []string{"sync", "rename", "remove", "relocated", "checkpoint", "recycled", "lazy"} {
 		if seen[what] == 0 {
 			t.Errorf("no %s in any run", what)
 		}
@@ -345,6 +356,6 @@ func TestEveryCrash(t *testing.T) {
 // For a longer search: go test ./log -run TestEveryCrash -crash.runs 50 -crash.rounds 60
 var (
 	crashFirst  = flag.Uint64("crash.first", 0, "seed of the first run that TestEveryCrash records")
-	crashRuns   = flag.Uint64("crash.runs", 2, "how many runs TestEveryCrash records")
-	crashRounds = flag.Int("crash.rounds", 14, "how many syncs each of them has")
+	crashRuns   = flag.Uint64("crash.runs", 4, "how many runs TestEveryCrash records")
+	crashRounds = flag.Int("crash.rounds", 12, "how many syncs each of them has")
 )

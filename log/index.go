@@ -14,7 +14,7 @@ import (
 
 // cursor is what a change to a group is checked against: everything that is
 // known of the group but where its entries are. There is one for what is
-// staged and one for what is durable.
+// staged and one for what is written.
 type cursor struct {
 	first, last uint64
 	prevTerm    uint64
@@ -82,7 +82,7 @@ type span struct {
 	entries *stretch
 }
 
-// group is the durable state of one group.
+// group is the written state of one group.
 type group struct {
 	cursor
 	types  runs
@@ -168,11 +168,12 @@ func (g *group) oldest() uint32 {
 	return oldest
 }
 
-// index is the durable state of all groups, as the records up to durable have
-// made it.
+// index is the state of all groups that reads see, as the records up to upTo have
+// made it: those that were written, and synced unless the caller of Write has left
+// that for later.
 type index struct {
-	groups  map[uint64]*group
-	durable uint64
+	groups map[uint64]*group
+	upTo   uint64
 }
 
 func newIndex() *index { return &index{groups: map[uint64]*group{}} }

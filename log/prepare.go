@@ -94,7 +94,7 @@ func (w *WAL) prepareNext() error {
 	if !need {
 		return nil
 	}
-	free, err := durable.Free(w.dir)
+	free, err := durable.FreeOn(w.options.Disk, w.dir)
 	if err != nil {
 		return err
 	}

@@ -101,7 +101,7 @@ func (w *WAL) recover() (err error) {
 		return durable.Wrap(err)
 	}
 
-	w.index = s.index
+	w.index, w.durable = s.index, s.last
 	w.metadataBytes = w.index.checkpointSize()
 	w.checkpointAt = w.manifest.checkpoint
 	for _, f := range s.found {

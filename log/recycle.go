@@ -35,7 +35,7 @@ func (w *WAL) keep(s *segment) error {
 	if s.size < limit-limit/8 || !w.recycles() || int(w.spareCount.Load()) >= maxSpares {
 		return nil
 	}
-	free, err := durable.Free(w.dir)
+	free, err := durable.FreeOn(w.options.Disk, w.dir)
 	if err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ func (w *WAL) makeRoom() error {
 	if w.spareCount.Load() == 0 {
 		return nil
 	}
-	free, err := durable.FreeBeside(w.tail.log)
+	free, err := durable.FreeBesideOn(w.options.Disk, w.tail.log)
 	if err != nil || free >= w.ampleSpace() {
 		return err
 	}

@@ -72,7 +72,7 @@ func (w *WAL) victim() (*segment, error) {
 	if total <= spaceFactor*used+spaceSlack*int64(w.options.SegmentBytes) {
 		return nil, nil
 	}
-	free, err := durable.Free(w.dir)
+	free, err := durable.FreeOn(w.options.Disk, w.dir)
 	if err != nil || free < 2*w.options.ReserveBytes+2*relocateBytes {
 		return nil, err
 	}

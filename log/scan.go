@@ -266,7 +266,7 @@ func (s *logScan) verify(visit seer) error {
 	if err := s.finish(); err != nil {
 		return s.corrupt(end, offset, err.Error())
 	}
-	s.durable = s.last
+	s.upTo = s.last
 	return nil
 }
 

@@ -29,7 +29,7 @@ type segment struct {
 	ordinal uint32
 	dir     string
 	first   uint64 // wal index of the first record
-	size    int64  // what is durable of its file; guarded by WAL.state
+	size    int64  // what is written of its file; guarded by WAL.state
 	// fold is what its records do; nil once that is in the summary.
 	fold    *fold
 	summary *summary
@@ -123,6 +123,8 @@ type writer struct {
 	log    *os.File // our descriptor of the engine's file
 	next   uint64   // the engine's index of the next record
 	end    int64    // where it will go
+	// unsynced: it holds records that were written and not synced.
+	unsynced bool
 	// filled is the size of the file: from end on it holds zeros, or, if it is
 	// fenced, a zero and then older records.
 	filled int64

@@ -6,7 +6,7 @@ import "github.com/ballast-raft/ballast/messages"
 //
 // The methods that change the log only check and stage: they do no I/O, and
 // what they staged becomes durable, and visible to reads, at the next Sync
-// that begins after they return. Changes are checked against everything staged
+// that begins after they return (visible, but not durable, at the next Write). Changes are checked against everything staged
 // before them, so a caller can stage the next batch while a Sync is under way;
 // that is group commit. Each staged change is atomic by itself: after a crash
 // it is there whole or not at all, and never without those staged before it.
@@ -50,7 +50,16 @@ type Store interface {
 	// disk, every further change fails, reads of durable entries go on, and
 	// only Close and a new Open, whose Durable tells the truth, help.
 	Sync() (changes int, err error)
-	// Durable returns the position up to which all changes are on disk.
+	// Write hands to the operating system what Sync would make durable, and leaves
+	// the disk to a later Sync, a later Write that finds its segment full, or
+	// Close. What was written reads see, and it survives the end of the process,
+	// but not the loss of power: that may take back a suffix of the changes beyond
+	// Durable, never a part of one and never one of those before it. Errors are as
+	// those of Sync. It costs no sync but for one in Options.SegmentBytes.
+	Write() (changes int, err error)
+	// Written returns the position up to which all changes are written; Durable
+	// that up to which they are on disk, which is the same after every Sync.
+	Written() (position uint64)
 	Durable() (position uint64)
 	// Poisoned reports whether an earlier Sync failed in a way that only
 	// reopening mends.

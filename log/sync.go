@@ -24,25 +24,62 @@ const smallReserve = 64 << 10
 // A batch of nothing but truncations, resets and removals of stable values may
 // use Options.ReserveBytes, so after ErrDiskFull stage those by themselves.
 func (w *WAL) Sync() (changes int, err error) {
+	if changes, err = w.carryOut(true); err != nil {
+		err = fmt.Errorf("log: sync: %w", err)
+	}
+	return changes, err
+}
+
+// Write implements Store. It syncs when the tail is full, and with a checkpoint,
+// so what is not durable is in one segment, and nothing is removed on account of
+// it.
+func (w *WAL) Write() (changes int, err error) {
+	if changes, err = w.carryOut(false); err != nil {
+		err = fmt.Errorf("log: write: %w", err)
+	}
+	return changes, err
+}
+
+// carryOut writes what is staged, and makes it durable if that is wanted.
+func (w *WAL) carryOut(sync bool) (changes int, err error) {
 	w.syncing.Lock()
 	defer w.syncing.Unlock()
 	if err := w.makeRoom(); err != nil {
 		w.fail(err)
-		return 0, fmt.Errorf("log: sync: %w", err)
+		return 0, err
 	}
 	b, changes, err := w.seal()
 	if err != nil {
-		return changes, fmt.Errorf("log: sync: %w", err)
+		return changes, err
 	}
-	if b == nil {
-		return 0, nil
+	if b != nil {
+		err = w.commit(b, sync)
+	} else if sync {
+		err = w.flush()
 	}
-	if err := w.commit(b); err != nil {
+	if err != nil {
 		w.fail(err)
-		return 0, fmt.Errorf("log: sync: %w", err)
+		return 0, err
 	}
-	w.recycle(b)
+	if b != nil {
+		w.recycle(b)
+	}
 	return changes, nil
+}
+
+// flush makes durable what was only written. The caller holds syncing.
+func (w *WAL) flush() error {
+	if !w.tail.unsynced {
+		return nil
+	}
+	last := w.Written()
+	if err := w.settle(w.tail, last); err != nil {
+		return err
+	}
+	w.state.Lock()
+	defer w.state.Unlock()
+	w.durable = last
+	return nil
 }
 
 // seal takes the open batch, and adds a checkpoint if one is wanted.
@@ -58,7 +95,7 @@ func (w *WAL) seal() (b *batch, changes int, err error) {
 		return nil, 0, nil
 	}
 	// statfs takes a microsecond and does not touch the disk.
-	free, err := durable.FreeBeside(w.tail.log)
+	free, err := durable.FreeBesideOn(w.options.Disk, w.tail.log)
 	if err != nil {
 		w.poison = err
 		return nil, 0, err
@@ -143,23 +180,31 @@ func (w *WAL) recycle(b *batch) {
 	w.spare = b
 }
 
-// commit writes a batch, makes it durable, moves the mark, and only then
-// publishes it. After an error it is not known what is on disk. The caller
-// holds syncing.
+// commit writes a batch, makes it durable if that is wanted or needed, moves the
+// mark then, and only then publishes it. After an error it is not known what is on
+// disk. The caller holds syncing.
 //
 // A batch goes into one segment whole, and a segment is left only when all of
 // it is durable.
-func (w *WAL) commit(b *batch) error {
+func (w *WAL) commit(b *batch, sync bool) error {
 	t, err := w.room(b)
 	if err != nil {
 		return err
 	}
+	// Checkpoints and copies let segments go.
+	sync = sync || b.inner > 0
 	w.meanBatch.Store((7*w.meanBatch.Load() + b.framed) / 8)
 	at := t.end
-	if t.fenced {
+	// A fence, and durableBefore, say that all records before are durable.
+	fenced := t.fenced && !t.unsynced
+	if fenced {
 		at += fenceFramed
 	}
-	if size := at + b.framed; size > t.filled && b.roomy { // zeros must not take the last of the space
+	if t.unsynced {
+		b.records[4] &^= flagDurableBefore
+	}
+	// Zeros are for the next sync, and must not take the last of the space.
+	if size := at + b.framed; sync && size > t.filled && b.roomy {
 		if w.meanBatch.Load() >= reserveFrom {
 			t.reserve(max(size, w.fillSize()))
 		} else if err := durable.Wrap(t.fill(size+min(fillStep, w.fillSize()), false)); err != nil && !errors.Is(err, messages.ErrDiskFull) {
@@ -170,6 +215,8 @@ func (w *WAL) commit(b *batch) error {
 		if err := t.terminate(at + b.framed); err != nil {
 			return durable.Wrap(err)
 		}
+	}
+	if fenced {
 		if err := t.engine.Write(t.next, t.fence.record(b.first)); err != nil {
 			return fmt.Errorf("write the fence before %d: %w", b.first, durable.Wrap(err))
 		}
@@ -191,20 +238,32 @@ func (w *WAL) commit(b *batch) error {
 		return fmt.Errorf("write %d records from %d: %w", len(b.changes), b.first, durable.Wrap(err))
 	}
 	t.engine.forget()
+	t.next += uint64(len(b.changes))
+	t.end = at
+	t.filled = max(t.filled, at)
+	last := b.first + uint64(len(b.changes)) - 1
+	t.unsynced = true
+	if sync {
+		err = w.settle(t, last)
+	} else {
+		err = present(t.log.Name())
+	}
+	if err != nil {
+		return err
+	}
+	return w.publish(t, b, last)
+}
+
+// settle makes the tail durable, up to the record last, and moves the mark.
+func (w *WAL) settle(t *writer, last uint64) error {
 	if err := w.disk.Sync(t.log); err != nil {
 		return durable.Wrap(err)
 	}
 	if err := present(t.log.Name()); err != nil {
 		return err
 	}
-	t.next += uint64(len(b.changes))
-	t.end = at
-	t.filled = max(t.filled, at)
-	last := b.first + uint64(len(b.changes)) - 1
-	if err := w.mark.Set(w.identity, durable.Position{Sequence: last, File: uint64(t.ordinal), Offset: at}); err != nil {
-		return err
-	}
-	return w.publish(t, b, last)
+	t.unsynced = false
+	return w.mark.Set(w.identity, durable.Position{Sequence: last, File: uint64(t.ordinal), Offset: t.end})
 }
 
 // fillStep is how far the tail is filled with zeros when it was not prepared:
@@ -228,7 +287,7 @@ func (w *WAL) room(b *batch) (*writer, error) {
 		// here.
 		w.preparing.Lock()
 		defer w.preparing.Unlock()
-		free, err := durable.FreeBeside(t.log)
+		free, err := durable.FreeBesideOn(w.options.Disk, t.log)
 		if next = w.takeReady(); next == nil && err == nil {
 			if free < w.fillSize()+w.options.ReserveBytes {
 				err = messages.ErrDiskFull // rather than fill what is left with zeros
@@ -249,6 +308,9 @@ func (w *WAL) room(b *batch) (*writer, error) {
 			w.remindAt = t.end + limit/4
 		}
 		return t, nil
+	}
+	if err := w.flush(); err != nil {
+		return nil, err
 	}
 	w.remindAt = 0
 	next.first = b.first
@@ -293,7 +355,10 @@ func (w *WAL) publish(t *writer, b *batch, last uint64) error {
 			w.due.Store(true)
 		}
 	}
-	w.index.durable = last
+	w.index.upTo = last
+	if !t.unsynced {
+		w.durable = last
+	}
 	t.size = t.end
 	if b.shrinks {
 		w.due.Store(true)
@@ -320,8 +385,8 @@ func (w *WAL) drop() int {
 			delete(w.staged, id)
 		}
 	}
-	w.newest = w.index.durable
-	w.next = w.index.durable + 1
+	w.newest = w.index.upTo
+	w.next = w.index.upTo + 1
 	w.open.clear()
 	return n
 }

@@ -64,9 +64,11 @@ type WAL struct {
 	closed        bool
 	poison        error
 
-	// state guards what is durable, which is what reads see.
+	// state guards what is written, which is what reads see, and durable, up to
+	// where it is that.
 	state    sync.RWMutex
 	index    *index
+	durable  uint64
 	segments []*segment // ascending; the last is the one being written
 	base     uint32     // ordinal of segments[0]
 	shut     bool       // closed, for those that read
@@ -120,7 +122,14 @@ func (w *WAL) Poisoned() bool {
 func (w *WAL) Durable() uint64 {
 	w.state.RLock()
 	defer w.state.RUnlock()
-	return w.index.durable
+	return w.durable
+}
+
+// Written implements Store.
+func (w *WAL) Written() uint64 {
+	w.state.RLock()
+	defer w.state.RUnlock()
+	return w.index.upTo
 }
 
 // Staged implements Store.
@@ -151,13 +160,18 @@ func (w *WAL) Close() error {
 	w.state.Unlock()
 	var errs []error
 	if !poisoned {
+		err := w.flush()
+		poisoned = err != nil
+		errs = append(errs, err)
+	}
+	if !poisoned {
 		// The next open then need not rewrite anything.
 		errs = append(errs, w.mark.Sync())
 	}
 	errs = append(errs, w.tail.close(!poisoned))
 	if t := w.tail; !poisoned && t.end >= int64(w.options.SegmentBytes)/16 {
 		// Worth a summary: the next open begins a new segment.
-		errs = append(errs, t.summarise(w.identity, w.index.durable+1-t.first).write(t.summaryPath()))
+		errs = append(errs, t.summarise(w.identity, w.index.upTo+1-t.first).write(t.summaryPath()))
 	}
 	if t := w.takeReady(); t != nil {
 		if poisoned {

@@ -95,8 +95,30 @@ func (e MaintenanceDelayed) Log() (slog.Level, string, []any) {
 	return slog.LevelWarn, "ballast: maintenance delayed", []any{"actor", e.Actor, "err", e.Err}
 }
 
-// Stalled: a call to the disk has not returned for as long as For. What waits
-// for it waits on; reads that need no disk are answered.
+// DiskFull: a change was refused because there is no room for it. Nothing was done.
+// It is told once, until there is room again.
+type DiskFull struct {
+	Actor string
+	Err   error
+}
+
+// Log implements hollywood's EventLogger.
+func (e DiskFull) Log() (slog.Level, string, []any) {
+	return slog.LevelError, "ballast: the disk is full", []any{"actor", e.Actor, "err", e.Err}
+}
+
+// SpaceReturned: the first change after a DiskFull has succeeded.
+type SpaceReturned struct{ Actor string }
+
+// Log implements hollywood's EventLogger.
+func (e SpaceReturned) Log() (slog.Level, string, []any) {
+	return slog.LevelInfo, "ballast: the disk has room again", []any{"actor", e.Actor}
+}
+
+// Stalled: a call to the disk has not returned for as long as For. It is told again
+// until the call returns. What waits for it waits on; reads that need no disk are
+// answered; appends and direct writes that come meanwhile are refused with
+// ErrUnavailable if it is a sync.
 type Stalled struct {
 	Actor string
 	// Call is what has not returned.
@@ -109,8 +131,8 @@ func (e Stalled) Log() (slog.Level, string, []any) {
 	return slog.LevelError, "ballast: the disk does not answer", []any{"actor", e.Actor, "call", e.Call, "for", e.For}
 }
 
-// StallEnded: the call that a Stalled told of has returned, after For in all;
-// zero if its actor has failed and been rebuilt meanwhile.
+// StallEnded: the call that a Stalled told of has returned, after For in all. What
+// it brings home is dropped if its actor has failed meanwhile.
 type StallEnded struct {
 	Actor string
 	Call  string

@@ -18,7 +18,8 @@ type Append struct {
 
 // Appended answers Append. With a nil Err, entries and hard state are on disk
 // and survive power loss. Otherwise nothing was appended, unless Err matches
-// ErrInDoubt.
+// ErrInDoubt. (A log actor whose SyncPolicy is a lazy one answers when the kernel
+// has them: here and below, "durable" then means what that policy says.)
 //
 // Errors: ErrEmptyAppend, ErrOutOfOrder (a gap), ErrConflict (the index is
 // taken), ErrStaleTerm, ErrCompacted, ErrTooLarge, ErrDiskFull.

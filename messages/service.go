@@ -117,20 +117,30 @@ type ActorStatus struct {
 	// Queued and QueuedBytes are what has been accepted and not answered yet.
 	Queued      int
 	QueuedBytes int64
+	// DiskFull: the last change that needed space found none.
+	DiskFull bool
+	// Stalled names the calls to the disk that hang now, Stalls counts those that
+	// ever did: see the event Stalled.
+	Stalled string
+	Stalls  uint64
 	// Requests accepted, replies sent and requests refused since the start.
 	Requests, Replies, Refused uint64
 }
 
 // LogStatistics are counted by the log actor since the start.
 type LogStatistics struct {
-	Appends uint64 // commands made durable
+	Appends uint64 // commands made durable, or written if the SyncPolicy is a lazy one
 	Entries uint64
 	Bytes   uint64 // payload bytes
-	// Syncs is the number of batches; Appends/Syncs is the mean batch.
+	// Syncs is the number of batches, synced or written; Appends/Syncs is the mean
+	// batch.
 	Syncs uint64
 	// SyncTime is the time spent writing and syncing; LastSync the latest.
 	SyncTime, LastSync time.Duration
 	LastBatch          int
+	// BatchSizes counts the batches by their commands, SyncTimes by the
+	// microseconds that writing and syncing took.
+	BatchSizes, SyncTimes Histogram
 	// Stalls counts the syncs that did not return in time; Stalled says that
 	// one is late now.
 	Stalls  uint64
@@ -157,6 +167,11 @@ type Status struct {
 	Keys       int
 	Snapshots  []SnapshotInfo
 	Statistics LogStatistics
+	Data       KVStatistics
+	Saves      SnapshotStatistics
+	// Events counts what has happened since the service began, by the name of the
+	// event: "ActorFailed", "TailRepaired", ….
+	Events map[string]uint64
 	// Withheld are the groups whose application data could not be brought up to
 	// their logs, in ascending order: commands for it are refused, those of all
 	// other groups are served. See GroupWithheld.

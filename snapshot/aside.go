@@ -33,14 +33,14 @@ func asideName(id string, n int) string {
 
 // parseAside is the inverse of asideName, as far as the id goes.
 func parseAside(name string) (info messages.SnapshotInfo, n int, ok bool) {
-	if len(name) < idLength {
+	if len(name) < IDLength {
 		return info, 0, false
 	}
-	info, err := ParseID(name[:idLength])
+	info, err := ParseID(name[:IDLength])
 	if err != nil {
 		return info, 0, false
 	}
-	rest, ok := strings.CutPrefix(name[idLength:], asideSuffix)
+	rest, ok := strings.CutPrefix(name[IDLength:], asideSuffix)
 	if !ok || rest == "" {
 		return info, 1, ok
 	}

@@ -73,5 +73,9 @@ func (x *file) passing(number int64) error {
 	if x.progress == nil {
 		return nil
 	}
-	return x.progress(blockFixed + int64(x.entry(number).stored()))
+	e, err := x.entry(number)
+	if err != nil {
+		return err
+	}
+	return x.progress(blockFixed + int64(e.stored()))
 }

@@ -172,13 +172,15 @@
 //
 // # Bounds
 //
-// An Exporter holds the header or a block, and the index; an Importer the header
-// until it is complete, and what Verify holds while it finishes.
+// An Exporter holds the header or a block; an Importer the header until it is
+// complete, and what Verify holds while it finishes.
 //
 // A Writer holds at most Concurrency+2 blocks, raw and compressed, and 48 bytes
 // of index for every block written. A Reader holds at most Concurrency+2 raw
-// blocks, what concurrent ReadAts hold beyond them, and the index; Verify holds
-// Concurrency raw blocks. All that read in one Dir share Concurrency buffers for
+// blocks and what concurrent ReadAts hold beyond them; Verify holds Concurrency
+// raw blocks. Of the index of an open file 1024 entries are in memory, 48 KiB,
+// and 4 bytes for each 1024: however small the blocks of a file from elsewhere
+// are, it is open in 112 KiB beside its blocks (TestManyBlocks). All that read in one Dir share Concurrency buffers for
 // stored blocks. 4 GiB of state take less than 64 MiB of memory in either
 // direction (TestPeakMemory). A frame is never decompressed into more than the
 // raw length that the index states, and nothing is allocated on the word of a

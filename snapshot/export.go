@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"sort"
 	"sync"
 
 	"github.com/ballast-raft/ballast/messages"
@@ -67,6 +66,7 @@ type exporter struct {
 	mu     sync.Mutex
 	x      *file
 	at     int64  // in the file, after rest
+	block  int64  // number of the last one that was loaded
 	rest   []byte // checked, and to be handed out
 	buf    []byte
 	tail   bool  // the index has been checked again
@@ -118,17 +118,19 @@ func (e *exporter) load() error {
 	case e.at < x.header.size():
 		e.rest = x.header.encode()
 	case e.at < x.footer.indexOffset:
-		n := int64(sort.Search(int(x.blocks()), func(n int) bool { return x.entry(int64(n)).offset() > e.at })) - 1
+		b, err := e.nextBlock()
+		if err != nil {
+			return err
+		}
 		if e.buf == nil {
 			e.buf = make([]byte, x.blockBuffer())
 		}
-		b := x.entry(n)
 		from = b.offset()
 		e.rest = e.buf[:blockFixed+b.stored()]
 		if err := x.readAt(e.rest, from); err != nil {
 			return err
 		}
-		if err := checkStored(&x.header, n, b, e.rest); err != nil {
+		if err := checkStored(&x.header, e.block, b, e.rest); err != nil {
 			return err
 		}
 	default:
@@ -149,6 +151,16 @@ func (e *exporter) load() error {
 	e.rest = e.rest[e.at-from:]
 	e.at = next
 	return nil
+}
+
+// nextBlock finds the block that e.at is in, from the last one on.
+func (e *exporter) nextBlock() (entry, error) {
+	for ; ; e.block++ {
+		b, err := e.x.entry(e.block)
+		if err != nil || e.at < b.end() {
+			return b, err
+		}
+	}
 }
 
 // Close implements Exporter. A second Close does nothing.

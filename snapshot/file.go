@@ -3,7 +3,6 @@ package snapshot
 import (
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
@@ -15,13 +14,13 @@ import (
 // file is a snapshot open for reading, whose header, index and footer have been
 // checked.
 type file struct {
-	f       *os.File
-	path    string
-	header  header
-	footer  footer
-	entries []byte // the index, entryBytes for each block
-	info    messages.SnapshotInfo
-	maxRaw  int // the longest block
+	f      *os.File
+	path   string
+	header header
+	footer footer
+	index  index
+	info   messages.SnapshotInfo
+	maxRaw int // the longest block
 
 	progress func(fileBytes int64) error // of VerifyProgress
 }
@@ -153,65 +152,14 @@ func (x *file) readHeader() error {
 	return nil
 }
 
-// readIndex reads the index piece by piece and checks each entry as it comes,
-// so that a forged number of blocks allocates no more than the file holds.
-func (x *file) readIndex() error {
-	const piece = 1024 * entryBytes
-	at, end := x.footer.indexOffset, x.info.FileBytes-footerBytes-crcBytes
-	entriesEnd := at + x.footer.blocks*entryBytes
-	crc := seedCRC(x.header.crc)
-	next, raw := x.header.size(), x.footer.rawBytes
-	buf := make([]byte, min(piece, end-at))
-	for at < end {
-		// Entries first, then the hints, which only the checksum sees.
-		limit := end
-		if at < entriesEnd {
-			limit = entriesEnd
-		}
-		b := buf[:min(int64(len(buf)), limit-at)]
-		if err := x.readAt(b, at); err != nil {
-			return err
-		}
-		crc = crc32.Update(crc, castagnoli, b)
-		if at < entriesEnd {
-			x.entries = append(x.entries, b...)
-			for ; len(b) > 0; b, at = b[entryBytes:], at+entryBytes {
-				e := entry(b)
-				want := min(raw, int64(x.header.blockBytes))
-				if e.offset() != next || int64(e.raw()) != want || e.stored() < 1 || int64(e.stored()) > want {
-					return &damage{at, "the index does not describe the blocks before it", nil}
-				}
-				raw -= want
-				next += blockFixed + int64(e.stored())
-				x.maxRaw = max(x.maxRaw, e.raw())
-			}
-			continue
-		}
-		at += int64(len(b))
-	}
-	var sum [crcBytes]byte
-	if err := x.readAt(sum[:], end); err != nil {
-		return err
-	}
-	if crc != le.Uint32(sum[:]) {
-		return &damage{x.footer.indexOffset, "the index fails its checksum", nil}
-	}
-	if next != x.footer.indexOffset {
-		return &damage{next, "the blocks do not reach to the index", nil}
-	}
-	if contentHash(x.header.blockBytes, x.footer.rawBytes, x.entries) != x.footer.content {
-		return &damage{x.info.FileBytes - footerBytes + 40, "the content hash is not that of the index", nil}
-	}
-	return nil
-}
-
 func (x *file) blocks() int64 { return x.footer.blocks }
-
-func (x *file) entry(number int64) entry { return x.entries[number*entryBytes:][:entryBytes] }
 
 // checkBlock reads one block and checks its stored bytes, and those alone.
 func (x *file) checkBlock(r *blockReader, number int64) error {
-	e := x.entry(number)
+	e, err := x.entry(number)
+	if err != nil {
+		return err
+	}
 	stored := r.room(blockFixed + e.stored())
 	if err := x.readAt(stored, e.offset()); err != nil {
 		return err
@@ -222,7 +170,10 @@ func (x *file) checkBlock(r *blockReader, number int64) error {
 // readBlock reads one block, checks it in every way and returns the state in
 // it, which lies in buf. buf must have room for blockBuffer bytes.
 func (x *file) readBlock(r *blockReader, number int64, buf []byte) ([]byte, error) {
-	e := x.entry(number)
+	e, err := x.entry(number)
+	if err != nil {
+		return nil, err
+	}
 	stored, dst := r.room(blockFixed+x.maxRaw), buf[:0]
 	if e.stored() == e.raw() {
 		// As is: it goes where it is wanted at once.

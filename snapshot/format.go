@@ -1,7 +1,6 @@
 package snapshot
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -175,36 +174,7 @@ func (f *footer) decode(b []byte, h *header, fileBytes int64) error {
 	return nil
 }
 
-// entry is one encoded index entry.
-type entry []byte
-
-func appendEntry(index []byte, offset int64, raw, stored int, sum *[32]byte) []byte {
-	index = le.AppendUint64(index, uint64(offset))
-	index = le.AppendUint32(index, uint32(raw))
-	index = le.AppendUint32(index, uint32(stored))
-	return append(index, sum[:]...)
-}
-
-func (e entry) offset() int64 { return int64(le.Uint64(e)) }
-func (e entry) raw() int      { return int(le.Uint32(e[8:])) }
-func (e entry) stored() int   { return int(le.Uint32(e[12:])) }
-func (e entry) hash() []byte  { return e[16:entryBytes] }
-
 // seedCRC begins the checksum of a part that is bound to a header.
 func seedCRC(headerCRC uint32) uint32 {
 	return crc32.Checksum(le.AppendUint32(make([]byte, 0, crcBytes), headerCRC), castagnoli)
-}
-
-// contentHash computes the tree hash from the index entries.
-func contentHash(blockBytes uint32, rawBytes int64, entries []byte) (sum [32]byte) {
-	h := sha256.New()
-	b := append(make([]byte, 0, 64), contentPrefix...)
-	b = le.AppendUint32(b, blockBytes)
-	b = le.AppendUint64(b, uint64(rawBytes))
-	h.Write(b)
-	for ; len(entries) > 0; entries = entries[entryBytes:] {
-		h.Write(entry(entries).hash())
-	}
-	h.Sum(sum[:0])
-	return sum
 }

@@ -8,7 +8,8 @@ import (
 )
 
 const (
-	idLength   = 16 + 1 + 16 + 1 + 16 + 1 + 12
+	// IDLength is the length of an id.
+	IDLength   = 16 + 1 + 16 + 1 + 16 + 1 + 12
 	maxCreated = 1<<48 - 1 // milliseconds: the year 10889
 	fileSuffix = ".snap"
 )
@@ -27,7 +28,7 @@ func ParseID(id string) (messages.SnapshotInfo, error) {
 	invalid := func(reason string) (messages.SnapshotInfo, error) {
 		return messages.SnapshotInfo{}, fmt.Errorf("snapshot: %.80q is no snapshot id: %s: %w", id, reason, messages.ErrInvalid)
 	}
-	if len(id) != idLength {
+	if len(id) != IDLength {
 		return invalid("wrong length")
 	}
 	var fields [4]uint64

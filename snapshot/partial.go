@@ -35,15 +35,15 @@ func importName(id string) string          { return id + importSuffix }
 
 // parsePartial is the inverse of saveName and importName.
 func parsePartial(name string) (p partial, ok bool) {
-	if len(name) < idLength {
+	if len(name) < IDLength {
 		return p, false
 	}
-	info, err := ParseID(name[:idLength])
+	info, err := ParseID(name[:IDLength])
 	if err != nil {
 		return p, false
 	}
 	p = partial{name: name, info: info}
-	rest := name[idLength:]
+	rest := name[IDLength:]
 	if rest == importSuffix {
 		p.imported = true
 		return p, true

@@ -69,7 +69,7 @@ func TestUnreadableBesideDamage(t *testing.T) {
 	} {
 		x := &file{path: "p", info: messages.SnapshotInfo{Index: 7}, header: header{blockBytes: 512}}
 		for n := range int64(4) {
-			x.entries = appendEntry(x.entries, 100*n, 512, 80, new([32]byte))
+			x.index.piece = appendEntry(x.index.piece, 100*n, 512, 80, new([32]byte))
 		}
 		report := &DamageError{}
 		for _, n := range c.order {

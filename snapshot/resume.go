@@ -120,9 +120,9 @@ func (w *writer) reopen() (err error) {
 }
 
 // reopen opens the file for going on and returns where its last good block
-// ends, and the entries of the blocks up to there. With hash they are
-// decompressed, and the entries hold their hashes; without, a last block that is
-// shorter is taken too.
+// ends. With hash the blocks up to there are decompressed, and their entries
+// returned; without, which is for a file that others have made, nothing is held
+// of them, and a last block that is shorter is taken too.
 func (o *output) reopen(h *header, hash bool) (end int64, entries []byte, err error) {
 	st, err := os.Lstat(o.path)
 	if err != nil {
@@ -145,21 +145,30 @@ func (o *output) reopen(h *header, hash bool) (end int64, entries []byte, err er
 		return 0, nil, err
 	}
 	o.named = true
-	entries, err = chain(o.f, h, hash)
-	if err != nil {
-		return 0, nil, err
-	}
-	good, err := o.dir.checkChain(o.f, h, entries, hash)
-	if err != nil {
-		return 0, nil, err
-	}
-	entries = entries[:good*entryBytes]
 	end = h.size()
-	if good > 0 {
-		last := entry(entries[len(entries)-entryBytes:])
-		end = last.offset() + blockFixed + int64(last.stored())
+	for blocks := int64(0); ; {
+		piece, err := chain(o.f, h, end, hash)
+		if err != nil {
+			return 0, nil, err
+		}
+		good, err := o.dir.checkChain(o.f, h, blocks, piece, hash)
+		if err != nil {
+			return 0, nil, err
+		}
+		blocks += good
+		piece = piece[:good*entryBytes]
+		if hash {
+			entries = append(entries, piece...)
+		}
+		if good == 0 {
+			return end, entries, nil
+		}
+		last := entry(piece[len(piece)-entryBytes:])
+		end = last.end()
+		if good < pieceEntries || last.raw() < int(h.blockBytes) || blocks == MaxBlocks {
+			return end, entries, nil
+		}
 	}
-	return end, entries, nil
 }
 
 // cut ends the file at an offset that is good and goes on from there.
@@ -172,16 +181,15 @@ func (o *output) cut(end int64) error {
 	return err
 }
 
-// chain follows the lengths of the blocks from the header on, as far as they
-// make sense. Their checksums are for checkChain.
-func chain(f *os.File, h *header, fullOnly bool) (entries []byte, err error) {
+// chain follows the lengths of the blocks from an offset on, as far as they make
+// sense, for pieceEntries blocks at most. Their checksums are for checkChain.
+func chain(f *os.File, h *header, at int64, fullOnly bool) (entries []byte, err error) {
 	st, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
 	var b [blockFixed]byte
-	at := h.size()
-	for range MaxBlocks {
+	for range pieceEntries {
 		if st.Size()-at <= blockFixed {
 			break
 		}
@@ -204,15 +212,14 @@ func chain(f *os.File, h *header, fullOnly bool) (entries []byte, err error) {
 	return entries, nil
 }
 
-// checkChain checks blocks on Options.Concurrency goroutines and returns how
-// many are good before the first that is not. With hash it decompresses them
-// and puts their hashes into the entries.
-func (d *Dir) checkChain(f *os.File, h *header, entries []byte, hash bool) (int64, error) {
-	x := &file{f: f, path: f.Name(), header: *h, entries: entries}
-	x.footer.blocks = int64(len(entries) / entryBytes)
-	for n := range x.footer.blocks {
-		e := x.entry(n)
-		x.maxRaw = max(x.maxRaw, e.raw())
+// checkChain checks the blocks from number first on, on Options.Concurrency
+// goroutines, and returns how many are good before the first that is not. With
+// hash it decompresses them and puts their hashes into the entries.
+func (d *Dir) checkChain(f *os.File, h *header, first int64, entries []byte, hash bool) (int64, error) {
+	x := &file{f: f, path: f.Name(), header: *h, index: index{first: first, piece: entries}}
+	blocks := int64(len(entries) / entryBytes)
+	for n := range blocks {
+		x.maxRaw = max(x.maxRaw, entry(entries[n*entryBytes:]).raw())
 	}
 	var (
 		next atomic.Int64
@@ -221,7 +228,7 @@ func (d *Dir) checkChain(f *os.File, h *header, entries []byte, hash bool) (int6
 		mu     sync.Mutex
 		failed error
 	)
-	good.Store(x.blocks())
+	good.Store(blocks)
 	check := func(r *blockReader) error {
 		raw := make([]byte, x.maxRaw)
 		for {
@@ -231,7 +238,7 @@ func (d *Dir) checkChain(f *os.File, h *header, entries []byte, hash bool) (int6
 			}
 			err := d.running()
 			if err == nil {
-				err = x.checkLink(r, n, raw, hash)
+				err = x.checkLink(r, first+n, raw, hash)
 			}
 			if err == nil {
 				continue
@@ -248,7 +255,7 @@ func (d *Dir) checkChain(f *os.File, h *header, entries []byte, hash bool) (int6
 		}
 	}
 	var wg sync.WaitGroup
-	for range min(int64(d.options.Concurrency), x.blocks()) {
+	for range min(int64(d.options.Concurrency), blocks) {
 		wg.Go(func() { _ = d.coder.withReader(check) }) // check returns nil
 	}
 	wg.Wait()
@@ -259,7 +266,10 @@ func (x *file) checkLink(r *blockReader, number int64, raw []byte, hash bool) er
 	if !hash {
 		return x.checkBlock(r, number)
 	}
-	e := x.entry(number)
+	e, err := x.entry(number)
+	if err != nil {
+		return err
+	}
 	stored := r.room(blockFixed + e.stored())
 	if err := x.readAt(stored, e.offset()); err != nil {
 		return err

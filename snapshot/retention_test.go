@@ -3,6 +3,7 @@ package snapshot_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ballast-raft/ballast/messages"
+	"github.com/ballast-raft/ballast/messages/durable"
 	"github.com/ballast-raft/ballast/snapshot"
 )
 
@@ -367,4 +369,50 @@ func ExampleDir_Cleanup() {
 	// 3 removed, <nil>
 	// kept index 500
 	// kept index 400
+}
+
+// removingDisk calls back before each removal.
+type removingDisk struct {
+	durable.Disk
+	before func(path string)
+}
+
+func (d *removingDisk) Remove(path string) error {
+	if d.before != nil {
+		d.before(path)
+	}
+	return d.Disk.Remove(path)
+}
+
+// One that is opened after the decision that it goes, and before its turn, stays.
+func TestOpenedDuringCleanup(t *testing.T) {
+	disk := &removingDisk{Disk: durable.OS}
+	d := open(t, t.TempDir(), snapshot.Options{Disk: disk})
+	var ids []string
+	for i := range uint64(3) {
+		ids = append(ids, save(t, d, 0, i+1, 1, nil, []byte("state")).ID)
+	}
+	var r snapshot.Reader
+	disk.before = func(path string) {
+		if r != nil || filepath.Base(path) != ids[0]+".snap" {
+			return
+		}
+		var err error
+		if r, err = d.OpenAt(ids[1]); err != nil {
+			t.Error(err)
+		}
+	}
+	removed, err := d.Cleanup(0, messages.Retention{Keep: 1})
+	if err != nil || !slices.Equal(removed, ids[:1]) {
+		t.Errorf("removed %q: %v", removed, err)
+	}
+	if got, err := io.ReadAll(r); err != nil || string(got) != "state" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if removed, err = d.Cleanup(0, messages.Retention{Keep: 1}); err != nil || !slices.Equal(removed, ids[1:2]) {
+		t.Errorf("once it is closed: removed %q: %v", removed, err)
+	}
 }

@@ -107,8 +107,11 @@ func (d *Dir) verifyBlocks(x *file) error {
 
 // add notes a damaged block. They come in any order.
 func (e *DamageError) add(x *file, number int64, found *damage) {
-	entry := x.entry(number)
 	from := number * int64(x.header.blockBytes)
+	entry, err := x.entry(number)
+	if err != nil { // the index is what has become wrong
+		entry = appendEntry(nil, found.offset, int(min(int64(x.header.blockBytes), x.footer.rawBytes-from)), 0, new([32]byte))
+	}
 	b := messages.DamagedBlock{
 		Number: number,
 		Offset: entry.offset(),

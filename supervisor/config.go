@@ -3,7 +3,9 @@ package supervisor
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/ballast-raft/ballast/actors"
 	"github.com/ballast-raft/ballast/kv"
@@ -42,6 +44,12 @@ type Config struct {
 	Limits actors.Limits
 	// Restart says how a failed actor is brought back.
 	Restart actors.RestartPolicy
+	// StallAfter is how long a call to the disk may take before it is reported; see
+	// actors.Config. Default 2 seconds.
+	StallAfter time.Duration
+	// Logger gets a line for every event, in addition to the one that hollywood
+	// writes to slog.Default for each that somebody could subscribe to. Nil: none.
+	Logger *slog.Logger
 	// Env is replaced by simulations.
 	Env actors.Env
 }
@@ -63,6 +71,9 @@ func (c Config) Validate() error {
 		if f.value < 0 {
 			errs = append(errs, fmt.Errorf("config: Retention.%s is negative (%d): %w", f.name, f.value, messages.ErrInvalid))
 		}
+	}
+	if c.StallAfter < 0 {
+		errs = append(errs, fmt.Errorf("config: StallAfter is negative (%v): %w", c.StallAfter, messages.ErrInvalid))
 	}
 	if c.Retention.DryRun {
 		errs = append(errs, fmt.Errorf("config: Retention.DryRun would let snapshots and log grow for ever: %w", messages.ErrInvalid))

@@ -20,7 +20,8 @@ import (
 //     back to it works: see retaining.
 //
 // A failure before step 4 is over leaves nothing behind but older snapshots; a
-// later one leaves a good snapshot and a longer log.
+// later one leaves a good snapshot and a longer log. What was cut short is not
+// gone on with: see DESIGN.md, decision 6.
 func (s *supervisor) createSnapshot(r *actors.Request, c messages.CreateSnapshot) {
 	g := s.group(c.Group)
 	if g.pauses > 0 {

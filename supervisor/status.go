@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/ballast-raft/ballast/actors"
 	"github.com/ballast-raft/ballast/messages"
@@ -10,7 +11,12 @@ import (
 // status answers ReadStatus at once for what every actor counts, and asks those
 // that serve for their positions. It waits for none that is down.
 func (s *supervisor) status(r *actors.Request, c messages.ReadStatus) {
-	st := &messages.Status{Tag: c.Tag, Group: c.Group, Statistics: s.parts.log.Statistics()}
+	if !s.parts.started.Load() { // there is nobody to ask yet
+		r.Fail(fmt.Errorf("%s: the service is being opened: %w", s.host.PID().ID, messages.ErrUnavailable))
+		return
+	}
+	st := &messages.Status{Tag: c.Tag, Group: c.Group, Statistics: s.parts.log.Statistics(),
+		Data: s.parts.kv.Statistics(), Saves: s.parts.snapshot.Statistics(), Events: s.observer.events()}
 	for _, g := range s.sortedGroups() {
 		if g.failed != nil {
 			st.Withheld = append(st.Withheld, messages.GroupFailure{Group: g.id, Err: g.failed})

@@ -30,6 +30,8 @@ type Storage struct {
 	lock  *durable.Lock
 	parts *parts
 	sup   *actors.Host
+	// observer sees every event first.
+	observer *observer
 
 	dir     string
 	stop    sync.Once
@@ -80,7 +82,7 @@ func SpawnContext(ctx context.Context, engine *actor.Engine, cfg Config) (*Stora
 	if err != nil {
 		return nil, fmt.Errorf("supervisor: %w", err)
 	}
-	s := &Storage{dir: cfg.Dir, lock: lock, ended: make(chan struct{}), asker: actors.NewAsker(engine), parts: &parts{}}
+	s := &Storage{dir: cfg.Dir, lock: lock, ended: make(chan struct{}), asker: actors.NewAsker(engine), parts: &parts{}, observer: newObserver(engine, cfg)}
 	if err := s.spawn(ctx, engine, cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("supervisor: %w", err), s.Stop(ctx))
 	}
@@ -88,7 +90,8 @@ func SpawnContext(ctx context.Context, engine *actor.Engine, cfg Config) (*Stora
 }
 
 func (s *Storage) spawn(ctx context.Context, engine *actor.Engine, cfg Config) (err error) {
-	base := actors.Config{Name: cfg.Name, Limits: cfg.Limits, Restart: cfg.Restart, Env: cfg.Env}
+	base := actors.Config{Name: cfg.Name, Limits: cfg.Limits, Restart: cfg.Restart, Env: cfg.Env,
+		StallAfter: cfg.StallAfter, Observe: s.observer.observe}
 	named := func(id string) actors.Config {
 		c := base
 		c.ID = id
@@ -96,7 +99,7 @@ func (s *Storage) spawn(ctx context.Context, engine *actor.Engine, cfg Config) (
 	}
 	ready := make(chan error, 1)
 	sup := named("supervisor")
-	sup.New = func(h *actors.Host) actors.Behavior { return newSupervisor(h, s.parts, cfg, ready) }
+	sup.New = func(h *actors.Host) actors.Behavior { return newSupervisor(h, s, cfg, ready) }
 	if s.sup, err = actors.Spawn(engine, sup); err != nil {
 		return err
 	}
@@ -106,10 +109,10 @@ func (s *Storage) spawn(ctx context.Context, engine *actor.Engine, cfg Config) (
 	logCfg.Coordinator = s.Supervisor
 	s.parts.log, err = actors.SpawnLog(engine, actors.LogConfig{Config: logCfg, Scrub: cfg.Scrub, Open: func() (raftlog.Store, error) {
 		o := cfg.Log
-		o.OnRepair = repaired(engine, o.OnRepair)
+		o.OnRepair = repaired(s.observer, o.OnRepair)
 		onCut := o.OnCut
 		o.OnCut = func(c messages.LogCut) {
-			engine.BroadcastEvent(c)
+			s.observer.broadcast(c)
 			engine.Send(s.Supervisor, logCut{})
 			if onCut != nil {
 				onCut(c)
@@ -136,15 +139,15 @@ func (s *Storage) spawn(ctx context.Context, engine *actor.Engine, cfg Config) (
 	kvCfg.Coordinator, kvCfg.Recover = s.Supervisor, true
 	s.parts.kv, err = actors.SpawnKV(engine, actors.KVConfig{Config: kvCfg, Replicated: true, Compaction: cfg.Compaction, Open: func() (kv.Store, error) {
 		o := cfg.KV
-		o.OnRepair = repaired(engine, o.OnRepair)
+		o.OnRepair = repaired(s.observer, o.OnRepair)
 		onCompact := o.OnCompact
 		o.OnCompact = func(r messages.DataFileReplaced) {
-			engine.BroadcastEvent(r)
+			s.observer.broadcast(r)
 			if onCompact != nil {
 				onCompact(r)
 			}
 		}
-		return openKV(engine, cfg.Dir, o)
+		return openKV(s.observer, cfg.Dir, o)
 	}})
 	if err != nil {
 		return err
@@ -175,9 +178,9 @@ func store[I any, T any](s T, err error) (i I, _ error) {
 }
 
 // repaired reports a repair as an event as well.
-func repaired(engine *actor.Engine, next func(messages.TailRepaired)) func(messages.TailRepaired) {
+func repaired(to *observer, next func(messages.TailRepaired)) func(messages.TailRepaired) {
 	return func(r messages.TailRepaired) {
-		engine.BroadcastEvent(r)
+		to.broadcast(r)
 		if next != nil {
 			next(r)
 		}
@@ -187,13 +190,13 @@ func repaired(engine *actor.Engine, next func(messages.TailRepaired)) func(messa
 // openKV opens the application data. Damaged files are set aside, because the
 // log and the snapshots are the truth: the supervisor rebuilds the data from
 // them.
-func openKV(engine *actor.Engine, dir string, o kv.Options) (kv.Store, error) {
+func openKV(to *observer, dir string, o kv.Options) (kv.Store, error) {
 	path := filepath.Join(dir, kvDir)
 	db, err := kv.Open(path, o)
 	if err == nil || !errors.Is(err, messages.ErrCorrupt) {
 		return store[kv.Store](db, err)
 	}
-	engine.BroadcastEvent(messages.DamageFound{Actor: kvDir, Err: err})
+	to.broadcast(messages.DamageFound{Actor: kvDir, Err: err})
 	aside, asideErr := freeName(path + ".damaged-")
 	if asideErr == nil {
 		asideErr = durable.OS.Rename(path, aside)

@@ -22,6 +22,7 @@ type start struct{}
 type supervisor struct {
 	host      *actors.Host
 	parts     *parts
+	observer  *observer
 	retention messages.Retention
 	ready     chan error // the outcome of the first recovery
 
@@ -64,10 +65,10 @@ type waiter struct {
 	fail func(error)
 }
 
-func newSupervisor(h *actors.Host, p *parts, cfg Config, ready chan error) *supervisor {
+func newSupervisor(h *actors.Host, of *Storage, cfg Config, ready chan error) *supervisor {
 	// Replies to commands of an earlier supervisor must not be taken for those
 	// to its successor's (simulation seed 27).
-	return &supervisor{host: h, parts: p, retention: cfg.Retention, retryEvery: cfg.Restart.RetryInterval(), ready: ready, tag: h.Incarnation() << 32,
+	return &supervisor{host: h, parts: of.parts, observer: of.observer, retention: cfg.Retention, retryEvery: cfg.Restart.RetryInterval(), ready: ready, tag: h.Incarnation() << 32,
 		calls: make(map[uint64]func(messages.Reply)), groups: make(map[uint64]*group), kvState: messages.StateOpening}
 }
 

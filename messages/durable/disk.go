@@ -165,6 +165,30 @@ func Free(dir string) (int64, error) {
 	return int64(st.Bavail) * int64(st.Bsize), nil
 }
 
+// Limited is a Disk that knows better than the file system how much room there is:
+// one with a quota, or of a test.
+type Limited interface {
+	Disk
+	// Free returns the bytes that are available in a directory.
+	Free(dir string) (int64, error)
+}
+
+// FreeOn is Free, or what a Limited disk says.
+func FreeOn(d Disk, dir string) (int64, error) {
+	if l, ok := d.(Limited); ok {
+		return l.Free(dir)
+	}
+	return Free(dir)
+}
+
+// FreeBesideOn is FreeBeside, or what a Limited disk says.
+func FreeBesideOn(d Disk, f *os.File) (int64, error) {
+	if l, ok := d.(Limited); ok {
+		return l.Free(filepath.Dir(f.Name()))
+	}
+	return FreeBeside(f)
+}
+
 // Transient reports whether an error is of the kind that goes away by itself:
 // the process, or the system, has run out of descriptors or of memory. A step
 // that only prepares something can be tried again later; a sync that failed with

@@ -369,8 +369,11 @@ func TestPartsOfWrites(t *testing.T) {
 			t.Errorf("never %q: %q", want, slices.Sorted(maps.Keys(grown)))
 		}
 	}
-	if again := left("xyaabcde"); !again["aaaabcde"] {
-		t.Errorf("never what was there between: %q", slices.Sorted(maps.Keys(again)))
+	again := left("xyaabcde")
+	for what, want := range map[string]string{"as it was between": "aaaabcde", "without the first write": "xyaa\x00\x00\x00\x00"} {
+		if !again[want] {
+			t.Errorf("never %s: %q", what, slices.Sorted(maps.Keys(again)))
+		}
 	}
 	f, err := os.Open(path)
 	if err != nil {

@@ -162,6 +162,16 @@ func (n *node) mix(was content, size int, isNew func(i int) bool) content {
 	return content{bytes.TrimRight(b, "\x00"), size}
 }
 
+// without is what the latest write has left, but for what an earlier one has
+// written: k of between.
+func (n *node) without(k int) content {
+	before, after := n.synced, n.between[k]
+	if k > 0 {
+		before = n.between[k-1]
+	}
+	return n.mix(before, n.now.size, func(i int) bool { return before.at(i) == after.at(i) || after.at(i) != n.now.at(i) })
+}
+
 // pending lists the files that were written to and not synced, and the names
 // that were changed and not synced, with the number of their choices.
 func (r *Recorder) pending() (files, names []string, nodes []*node, choices []int) {
@@ -201,6 +211,7 @@ func (r *Recorder) Images(what string, rng *rand.Rand, density int, use func(*Im
 		n := nodes[i]
 		for k, c := range n.between { // it was written back early
 			use(r.image(fmt.Sprintf("%s: %s as it was %d writes ago", what, path, len(n.between)-k), survives, only(n, c, written)))
+			use(r.image(fmt.Sprintf("%s: %s without what was written %d writes ago", what, path, len(n.between)-k), survives, only(n, n.without(k), written)))
 		}
 		if !n.latest {
 			continue

@@ -33,12 +33,14 @@ end, unless -dir says where to keep it or something differs.`,
 			"ballast demo", "the source tree of Go, in a temporary directory",
 			"ballast demo -dir ./data", "keep the data, for get, query, verify, …",
 			"ballast demo -from ~/src/linux -clients 256", "another tree, more clients",
+			"ballast demo -listen 127.0.0.1:9090", "with /metrics, /healthz and /debug/pprof meanwhile",
 			"ballast demo -json | jq .entries_per_second", "the figures, for a script",
 		),
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "dir", Usage: "keep the data in `DIR`, which must be empty or not exist"},
 			&cli.StringFlag{Name: "from", Usage: "store the files below `DIR` (default: the src of go env GOROOT)"},
 			clientsFlag(),
+			listenFlag(),
 			jsonFlag("print the results as JSON"),
 		},
 		Action: a.demo,
@@ -61,6 +63,7 @@ type demo struct {
 	files   []file
 	clients int
 	service *service
+	pages   *pages // or nil
 	pool    *clientPool
 	feed    *feed
 	meter   *meter
@@ -83,6 +86,10 @@ func (a *app) demo(ctx context.Context, c *cli.Command) (err error) {
 	if err := d.list(ctx, from); err != nil {
 		return err
 	}
+	if d.pages, err = a.listen(c); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.pages.close()) }()
 	keep := d.dir != ""
 	if err := d.directory(c); err != nil {
 		return err
@@ -150,6 +157,7 @@ func (d *demo) write(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.service.close()) }()
+	d.pages.show(d.service)
 	for _, def := range demoIndexes {
 		if err := d.service.createIndex(ctx, def); err != nil {
 			return err
@@ -257,6 +265,7 @@ func (d *demo) check(ctx context.Context) (err error) {
 		return fmt.Errorf("open again: %w", err)
 	}
 	defer func() { err = errors.Join(err, d.service.close()) }()
+	d.pages.show(d.service)
 	r.ReopenSeconds = time.Since(began).Seconds()
 	st, err := ask[messages.Status](ctx, d.service, d.service.Supervisor, messages.ReadStatus{})
 	if err != nil {

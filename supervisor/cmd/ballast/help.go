@@ -69,7 +69,7 @@ func flagHelp(f cli.Flag) (left, right string) {
 		left += " " + name
 	}
 	right = before + name + after
-	if v := d.GetValue(); d.TakesValue() && v != "" && v != `""` && v != "0" && v != "[]" {
+	if v := d.GetValue(); d.TakesValue() && d.IsDefaultVisible() && v != "" && v != `""` && v != "0" && v != "[]" {
 		right += " (default " + v + ")"
 	}
 	return left, right

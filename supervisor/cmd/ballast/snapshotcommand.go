@@ -30,7 +30,7 @@ func (a *app) snapshotCommands() []*cli.Command {
 const snapshotIDHelp = `ID is as list prints it, or 'latest', the newest of -group N (0 if not given).`
 
 func latestGroupFlag() cli.Flag {
-	return &cli.Uint64Flag{Name: "group", Usage: "the group that 'latest' is of, `N`"}
+	return &cli.Uint64Flag{Name: "group", Usage: "`N` is the group that 'latest' is of"}
 }
 
 // snapshotFiles are the snapshots of a service, or those that have a directory
@@ -209,6 +209,9 @@ func idHint(err error) error {
 // errLogNeeds: without the snapshot the log begins behind all that is left.
 var errLogNeeds = errors.New("the log needs it")
 
+// errLastData: what is left may be good, but is no application data.
+var errLastData = errors.New("it is the last good one of application data")
+
 // place is where a snapshot lies beside the log of its group.
 type place int
 
@@ -235,10 +238,11 @@ func placeOf(log messages.LogBounds, info messages.SnapshotInfo) place {
 // store keeps a good one, but does not know the log: after an import the one that
 // stays may end before the log begins, or be of another history. Nor does it know
 // what a snapshot holds: where there are some of application data, one of
-// something else is nothing to fall back on.
-func (s *snapshotFiles) mayGo(group uint64, going, staying []messages.SnapshotInfo) error {
-	if s.service == "" {
-		return nil
+// something else is nothing to fall back on. Without a log to ask, or with force,
+// that alone is what counts. verified is the id of one that was just read whole.
+func (s *snapshotFiles) mayGo(group uint64, going, staying []messages.SnapshotInfo, verified string, force bool) error {
+	if s.service == "" || force {
+		return s.dataStays(group, going, staying, verified)
 	}
 	log, err := s.logOf(group)
 	if err != nil {
@@ -270,6 +274,36 @@ func (s *snapshotFiles) mayGo(group uint64, going, staying []messages.SnapshotIn
 	return nil
 }
 
+// dataStays refuses to let go the last good snapshot of application data.
+func (s *snapshotFiles) dataStays(group uint64, going, staying []messages.SnapshotInfo, verified string) error {
+	if len(staying) == 0 {
+		return nil // the store refuses it
+	}
+	goes, err := s.goodData(going, "")
+	if goes == "" || err != nil {
+		return err
+	}
+	stays, err := s.goodData(staying, verified)
+	if stays != "" || err != nil {
+		return err
+	}
+	return fmt.Errorf("group %d: %s cannot go: %w, and what would stay is not", group, goes, errLastData)
+}
+
+// goodData returns a good snapshot that holds application data, or nothing.
+func (s *snapshotFiles) goodData(infos []messages.SnapshotInfo, verified string) (id string, err error) {
+	for _, info := range infos {
+		good, err := s.isGood(info.ID, true, verified)
+		if err != nil {
+			return "", err
+		}
+		if good {
+			return info.ID, nil
+		}
+	}
+	return "", nil
+}
+
 // logOf is the log of a group of the service.
 func (s *snapshotFiles) logOf(group uint64) (messages.LogBounds, error) {
 	none := messages.LogBounds{First: 1}
@@ -298,19 +332,33 @@ func (s *snapshotFiles) reaching(log messages.LogBounds, infos []messages.Snapsh
 		if placeOf(log, info) != p {
 			continue
 		}
-		is, err := s.holdsData(info.ID)
-		if err == nil && is == data {
-			if _, err = s.Verify(info.ID); err == nil {
-				return info.ID, nil
-			}
-		}
-		switch {
-		case err == nil, errors.Is(err, messages.ErrCorrupt), errors.Is(err, messages.ErrNotFound), errors.Is(err, messages.ErrIncompatible):
-		default:
+		good, err := s.isGood(info.ID, data, "")
+		if err != nil {
 			return "", err
+		}
+		if good {
+			return info.ID, nil
 		}
 	}
 	return "", nil
+}
+
+// isGood reports whether a snapshot holds application data, or something else,
+// and is good in every byte, for which it is read unless it is the verified one.
+func (s *snapshotFiles) isGood(id string, data bool, verified string) (bool, error) {
+	is, err := s.holdsData(id)
+	if err == nil && is == data {
+		if id == verified {
+			return true, nil
+		}
+		if _, err = s.Verify(id); err == nil {
+			return true, nil
+		}
+	}
+	if errors.Is(err, messages.ErrCorrupt) || errors.Is(err, messages.ErrNotFound) || errors.Is(err, messages.ErrIncompatible) {
+		err = nil
+	}
+	return false, err
 }
 
 // holdsData reports whether a snapshot holds application data.

@@ -433,6 +433,19 @@ func TestSnapshotExportFails(t *testing.T) {
 	if got := contents(t, filepath.Dir(path)); got[path+".tmp"] != "another" || len(got) != 2 {
 		t.Errorf("%q", got)
 	}
+	// A file of the same name that has come while the export went on.
+	path = filepath.Join(t.TempDir(), "copy")
+	to, err := (&app{}).newTarget(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, path, "somebody's")
+	if err := to.finish(nil); err == nil || !strings.Contains(err.Error(), "there is such a file now") {
+		t.Errorf("a file that has come: %v", err)
+	}
+	if got := contents(t, filepath.Dir(path)); got[path] != "somebody's" || len(got) != 2 {
+		t.Errorf("%q", got)
+	}
 	if o := ballast(t, "snapshot", "export", dir, "latest", "-offset", "10000000"); o.code != exitFailed || o.out != "" || !strings.Contains(o.err, "there is no offset 10000000") {
 		t.Errorf("an offset behind the end: exit code %d", o.code)
 	}

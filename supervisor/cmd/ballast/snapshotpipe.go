@@ -150,6 +150,16 @@ func (a *app) newTarget(ctx context.Context, path string) (*target, error) {
 	return &target{w: f, f: f, path: path}, nil
 }
 
+// free refuses to replace a file.
+func (t *target) free() error {
+	if _, err := os.Lstat(t.path); errors.Is(err, os.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return fmt.Errorf("%s: there is such a file now, and there was none when the export began", t.path)
+}
+
 // finish ends the target: a file is synced and gets its name, or is removed if
 // err says that it is not complete.
 func (t *target) finish(err error) error {
@@ -167,6 +177,9 @@ func (t *target) finish(err error) error {
 		err = durable.OS.Sync(t.f)
 	}
 	err = errors.Join(err, t.f.Close())
+	if err == nil {
+		err = t.free() // a large export takes its time
+	}
 	if err == nil {
 		err = durable.OS.Rename(temp, t.path)
 	}

@@ -19,10 +19,11 @@ import (
 const needsHelp = `The newest good snapshot of a group always stays, and so does the last good one that
 the log goes on from: the log was compacted up to the oldest that was kept, and
 without any of them the data could not be rebuilt. Where there are snapshots of
-application data only those count.`
+application data only those count, also where there is no log to ask, and with
+-force.`
 
 func forceFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "force", Usage: "do not ask the log, for instance because it is damaged; the last good one stays all the same"}
+	return &cli.BoolFlag{Name: "force", Usage: "do not ask the log, for instance because it is damaged; the last good one stays all the same, and the last of application data"}
 }
 
 func (a *app) snapshotDeleteCommand() *cli.Command {
@@ -71,15 +72,13 @@ func (a *app) deleteSnapshot(s *snapshotFiles, id string, force bool) error {
 	if err != nil {
 		return err
 	}
-	if !force {
-		staying, _, err := s.List(info.Group)
-		if err != nil {
-			return err
-		}
-		staying = slices.DeleteFunc(staying, func(i messages.SnapshotInfo) bool { return i.ID == id })
-		if err := s.mayGo(info.Group, []messages.SnapshotInfo{info}, staying); err != nil {
-			return err
-		}
+	staying, _, err := s.List(info.Group)
+	if err != nil {
+		return err
+	}
+	staying = slices.DeleteFunc(staying, func(i messages.SnapshotInfo) bool { return i.ID == id })
+	if err := s.mayGo(info.Group, []messages.SnapshotInfo{info}, staying, "", force); err != nil {
+		return err
 	}
 	if err := s.Delete(id); err != nil {
 		return idHint(err)
@@ -258,8 +257,8 @@ func (s *snapshotFiles) pruneGroup(group uint64, r messages.Retention, force boo
 	g := prunedGroup{Group: group, Plan: []plannedSnapshot{}, Removed: []string{}}
 	plan, err := s.Plan(group, r)
 	going, staying, damage := g.planned(plan)
-	if err == nil && len(going) > 0 && !force {
-		err = s.mayGo(group, going, staying)
+	if err == nil && len(going) > 0 {
+		err = s.mayGo(group, going, staying, newestGood(plan), force)
 	}
 	switch {
 	case err != nil || r.DryRun || len(going) == 0:
@@ -273,6 +272,16 @@ func (s *snapshotFiles) pruneGroup(group uint64, r messages.Retention, force boo
 		g.Error = err.Error()
 	}
 	return g
+}
+
+// newestGood is the id of the snapshot that a plan has read whole.
+func newestGood(plan []messages.PlannedSnapshot) string {
+	for _, p := range plan {
+		if p.Fate == messages.StaysNewestGood {
+			return p.ID
+		}
+	}
+	return ""
 }
 
 // planned notes a plan and divides it.

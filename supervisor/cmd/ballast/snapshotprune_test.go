@@ -79,6 +79,9 @@ func TestSnapshotPrune(t *testing.T) {
 }
 
 func TestSnapshotPruneText(t *testing.T) {
+	if out := must(t, "help", "snapshot", "prune"); strings.Contains(out, "default 0s") {
+		t.Errorf("the help shows a default that there is none of:\n%s", out)
+	}
 	dir, infos := shelf(t)
 	if out := must(t, "snapshot", "prune", dir, "-keep", "2", "-dry-run"); !strings.Contains(out, "goes: count") || !strings.Contains(out, "nothing was removed; "+bytesText(infos[0].FileBytes)+" would be freed") {
 		t.Error("dry run")
@@ -142,14 +145,16 @@ func TestSnapshotDeleteAsksTheLog(t *testing.T) {
 		term  uint64 // beyond that of the other
 		state func(t *testing.T) []byte
 		args  []string
+		// whether it goes if the log is not asked
+		forced bool
 	}{
-		{"an older one", beside(1), 0, data, []string{"delete", "DIR", "NEEDED"}},
-		{"one beyond the log", beside(1000), 0, data, []string{"delete", "DIR", "NEEDED"}},
-		{"prune to one beyond the log", beside(1000), 0, data, []string{"prune", "DIR", "-keep", "1"}},
-		{"one of another history", same, 1, data, []string{"delete", "DIR", "NEEDED"}},
-		{"one of something else", same, 0, own, []string{"delete", "DIR", "NEEDED"}},
-		{"prune to one of something else", same, 0, own, []string{"prune", "DIR", "-keep", "1"}},
-		{"prune to one of something else, by age", same, 0, own, []string{"prune", "DIR", "-max-age", "1ns"}},
+		{"an older one", beside(1), 0, data, []string{"delete", "DIR", "NEEDED"}, true},
+		{"one beyond the log", beside(1000), 0, data, []string{"delete", "DIR", "NEEDED"}, true},
+		{"prune to one beyond the log", beside(1000), 0, data, []string{"prune", "DIR", "-keep", "1"}, true},
+		{"one of another history", same, 1, data, []string{"delete", "DIR", "NEEDED"}, true},
+		{"one of something else", same, 0, own, []string{"delete", "DIR", "NEEDED"}, false},
+		{"prune to one of something else", same, 0, own, []string{"prune", "DIR", "-keep", "1"}, false},
+		{"prune to one of something else, by age", same, 0, own, []string{"prune", "DIR", "-max-age", "1ns"}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := library(t)
@@ -175,7 +180,17 @@ func TestSnapshotDeleteAsksTheLog(t *testing.T) {
 			if o := ballast(t, args...); o.code != exitFailed || !strings.Contains(o.err, "what the log holds is not known") {
 				t.Errorf("a damaged log: exit code %d", o.code)
 			}
-			must(t, append(args, "-force")...)
+			args = append(args, "-force")
+			if !c.forced {
+				if o := ballast(t, args...); o.code != exitFailed || !strings.Contains(o.err, errLastData.Error()) {
+					t.Errorf("without the log: exit code %d, want 1 and %q", o.code, errLastData)
+				}
+				if rows, _ := listed(t, dir); len(rows) != 2 {
+					t.Errorf("%d are left", len(rows))
+				}
+				return
+			}
+			must(t, args...)
 			rows, _ := listed(t, dir)
 			if ids := slices.Collect(func(yield func(string) bool) {
 				for _, r := range rows {
@@ -187,6 +202,33 @@ func TestSnapshotDeleteAsksTheLog(t *testing.T) {
 				t.Errorf("%q are left", ids)
 			}
 		})
+	}
+}
+
+// TestSnapshotLastDataStays has copies of application data and something else in
+// one group, newer and good, in a directory without a log.
+func TestSnapshotLastDataStays(t *testing.T) {
+	for _, args := range [][]string{{"delete", "DIR", "DATA"}, {"delete", "DIR", "DATA", "-force"}, {"prune", "DIR", "-keep", "1"}, {"prune", "DIR", "-keep", "2", "-force"}} {
+		dir := t.TempDir()
+		data := keepOf(t, dir, 0, 7, 1, time.Now(), nil, kvState(t, 3))
+		keepOf(t, dir, 0, 8, 1, time.Now(), nil, []byte("some other state"))
+		keepOf(t, dir, 0, 9, 1, time.Now(), nil, []byte("some other state"))
+		full := []string{"snapshot"}
+		for _, a := range args {
+			full = append(full, strings.NewReplacer("DIR", dir, "DATA", data.ID).Replace(a))
+		}
+		if o := ballast(t, full...); o.code != exitFailed || !strings.Contains(o.err, errLastData.Error()) {
+			t.Errorf("%q: exit code %d, want 1 and %q", args, o.code, errLastData)
+		}
+		if rows, _ := listed(t, dir); len(rows) != 3 {
+			t.Errorf("%q: %d are left", args, len(rows))
+		}
+		// Another of the kind, and it can go.
+		keepOf(t, dir, 0, 10, 1, time.Now(), nil, kvState(t, 3))
+		must(t, full...)
+		if rows, _ := listed(t, dir); slices.ContainsFunc(rows, func(r snapshotRow) bool { return r.ID == data.ID }) {
+			t.Errorf("%q: it is still there", args)
+		}
 	}
 }
 

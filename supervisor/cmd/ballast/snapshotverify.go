@@ -151,7 +151,10 @@ func (a *app) verifySnapshots(ctx context.Context, s *snapshotFiles, dir string,
 		err = json.NewEncoder(a.out).Encode(o)
 	} else {
 		o.print(a)
-		if o.OK {
+		switch {
+		case o.OK && len(o.Snapshots) == 0:
+			a.console.say("%s: there are no snapshots", dir)
+		case o.OK:
 			took := time.Since(began)
 			_, err = fmt.Fprintf(a.out, "every byte is good: %s, %s (%s, %.0f MB/s)\n", plural(len(o.Snapshots), "snapshot"), bytesText(bytes), timeText(took), rate(bytes, took)/1e6)
 		}

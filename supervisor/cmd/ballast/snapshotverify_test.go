@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -20,6 +21,11 @@ func verifiedSnapshots(t *testing.T, args ...string) (o verifiedOutput, code int
 }
 
 func TestSnapshotVerify(t *testing.T) {
+	bare := t.TempDir() // of which all have gone
+	writeFile(t, filepath.Join(bare, "LOCK"), "")
+	if o := ballast(t, "snapshot", "verify", bare); o.code != 0 || o.out != "" || !strings.Contains(o.err, "there are no snapshots") {
+		t.Errorf("an empty directory: exit code %d", o.code)
+	}
 	dir, infos := shelf(t)
 	for _, args := range [][]string{{}, {"-all"}} {
 		if out := must(t, append([]string{"snapshot", "verify", dir}, args...)...); !strings.Contains(out, "every byte is good: 4 snapshots") {
