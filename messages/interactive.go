@@ -48,7 +48,8 @@ type Commit struct {
 type Committed struct {
 	Tag, Group uint64
 	// Version that what was written has now. Of a transaction that has written
-	// nothing it is the revision that it saw.
+	// nothing it is the revision that it saw; zero of one that has only removed what
+	// was not there.
 	Version uint64
 	Err     error
 }

@@ -36,11 +36,16 @@ type saver struct {
 	begun messages.SaveBegun
 	seq   uint64
 	at    int
+	made  int
 }
+
+// maxSaves is how many snapshots a saver makes in one life: each of them is looked
+// at again by everything that lists them.
+const maxSaves = 8
 
 // step begins a save if nothing is under way.
 func (s *saver) step(c *actor.Context) {
-	if s.tag == 0 && !s.l.h.ghosts {
+	if s.tag == 0 && !s.l.h.ghosts && s.made < maxSaves {
 		s.index = uint64(len(s.l.h.saved) + 1)
 		s.send(c, messages.BeginSave{Group: savedGroup, Index: s.index, Term: 1, Resume: true})
 	}
@@ -95,6 +100,7 @@ func (s *saver) Receive(c *actor.Context) {
 			s.l.w.Fail("%s of %d bytes was saved as %+v", s.begun.ID, len(state), m.Info)
 		}
 		s.l.h.saved[m.Info.ID] = s.index
+		s.made++
 	}
 }
 

@@ -28,7 +28,7 @@ import (
 )
 
 var (
-	seeds = flag.Int("sim.seeds", 40, "how many seeds TestSeeds runs")
+	seeds = flag.Int("sim.seeds", 80, "how many seeds TestSeeds runs")
 	seed  = flag.Uint64("sim.seed", 0, "run this seed alone")
 )
 
@@ -62,7 +62,7 @@ func TestSeeds(t *testing.T) {
 	}
 	t.Logf("%d seeds, %d steps (%.0f a second), %v of virtual time, %+v",
 		*seeds, steps, float64(steps)/time.Since(began).Seconds(), virtual, *total)
-	if *seeds >= 40 && (total.Crashes == 0 || total.Kills == 0 || total.PowerCuts == 0 || total.Torn == 0 || total.Indexes == 0 || total.Snapshots == 0 || total.Restores == 0 || total.Resumed == 0 || total.Compacted == 0 || total.Told == 0 || total.Rescans == 0) {
+	if *seeds >= 80 && (total.Crashes == 0 || total.Kills == 0 || total.PowerCuts == 0 || total.Torn == 0 || total.Indexes == 0 || total.Snapshots == 0 || total.Restores == 0 || total.Resumed == 0 || total.Compacted == 0 || total.Told < 10**seeds || total.Rescans == 0 || total.Committed < *seeds || total.Conflicts == 0 || total.Held == 0 || total.NotHeld == 0) {
 		t.Errorf("something was never injected or never felt: %+v", *total)
 	}
 }
@@ -86,6 +86,9 @@ type tally struct {
 	// Told is how many events a watcher has seen, Rescans how often it had to read
 	// the data again.
 	Told, Rescans int
+	// Committed and Conflicts are interactive transactions, Held and NotHeld those of
+	// one message by their conditions.
+	Committed, Conflicts, Held, NotHeld int
 }
 
 func scenario(t *testing.T, seed uint64) sim.Result { return scenarioInto(t, seed, &tally{}) }
@@ -103,6 +106,8 @@ type history struct {
 	state map[string]string
 	known uint64
 	tally *tally
+	// states are the data by index, as far as anybody has asked.
+	states []*folded
 	// ghosts: the run is over, and what was frozen goes on only to end.
 	ghosts bool
 }
@@ -124,6 +129,9 @@ func (h *history) observe(d sim.Delivery) {
 		h.applied[e.Index] = e
 	}
 }
+
+// maxCrashes is about how often each actor is crashed at most in one life.
+const maxCrashes = 40
 
 // client proposes one operation after the other.
 type client struct {
@@ -155,6 +163,7 @@ func (c *client) Receive(ctx *actor.Context) {
 		case m.Err == nil:
 			c.h.acked[m.Index] = c.op.Encode(nil)
 			c.h.tally.Acknowledged++
+			c.transacted(m)
 		case errors.Is(m.Err, messages.ErrCrashed), errors.Is(m.Err, messages.ErrInDoubt),
 			errors.Is(m.Err, messages.ErrUnavailable), errors.Is(m.Err, messages.ErrStopped):
 		default:
@@ -177,11 +186,28 @@ func (c *client) propose(ctx *actor.Context) {
 		c.op = messages.CompareAndSwapOperation(key, nil, fmt.Appendf(nil, "cas %d/%d", c.id, c.left))
 	case 2:
 		c.op = indexOperation(c.rand)
+	case 3, 4:
+		c.op = txnOperation(c.rand, fmt.Appendf(nil, "%d/%d", c.id, c.left))
 	default:
 		c.op = messages.PutOperation(key, bytes.Repeat(fmt.Appendf(nil, "%d/%d ", c.id, c.left), 1+c.rand(60)))
 	}
 	c.tag++
 	ctx.Send(c.sup, messages.ApplyEntry{Tag: c.tag, Operation: c.op})
+}
+
+// transacted compares the outcome of a transaction with what it should be.
+func (c *client) transacted(m messages.EntryApplied) {
+	if c.op.Kind != messages.OpTxn || m.Result.Err != nil {
+		return
+	}
+	if s := c.h.at(m.Index); s == nil || s.succeeded != m.Result.Succeeded {
+		c.h.w.Fail("client %d: the conditions of index %d held: %t, and should: %+v", c.id, m.Index, m.Result.Succeeded, s)
+	}
+	if m.Result.Succeeded {
+		c.h.tally.Held++
+	} else {
+		c.h.tally.NotHeld++
+	}
 }
 
 // life is one process of the service: from a directory to its end.
@@ -251,15 +277,12 @@ func (l *life) check() {
 			l.w.Fail("life %d: index %d was acknowledged as %q and applied as %q", l.n, index, op, e.Data)
 		}
 	}
-	want := map[string]string{}
-	for i := uint64(1); i <= st.Applied; i++ {
-		e, ok := l.h.applied[i]
-		if !ok {
-			l.w.Fail("life %d: nobody has seen entry %d of %d applied", l.n, i, st.Applied)
-			return
-		}
-		fold(want, e)
+	state := l.h.at(st.Applied)
+	if state == nil {
+		l.w.Fail("life %d: nobody has seen all entries up to %d applied", l.n, st.Applied)
+		return
 	}
+	want := state.data
 	got := map[string]string{}
 	s, err := sim.Ask[messages.Scanned](l.w, l.storage.KV, messages.Scan{})
 	if err != nil {
@@ -302,25 +325,6 @@ func (l *life) check() {
 	for _, a := range st.Actors {
 		if a.Requests != a.Replies+uint64(a.Queued) {
 			l.w.Fail("life %d: the ledger of %s does not balance: %+v", l.n, a.Name, a)
-		}
-	}
-}
-
-// fold is the state machine that the application data must agree with.
-func fold(state map[string]string, e messages.Entry) {
-	op, err := messages.DecodeOperation(e.Data)
-	if err != nil {
-		panic(err)
-	}
-	key := string(op.Key)
-	switch op.Kind {
-	case messages.OpPut:
-		state[key] = string(op.Value)
-	case messages.OpDelete:
-		delete(state, key)
-	case messages.OpCompareAndSwap:
-		if old, ok := state[key]; ok == (op.Expect != nil) && (!ok || old == string(op.Expect)) {
-			state[key] = string(op.Value)
 		}
 	}
 }
@@ -399,11 +403,27 @@ func (l *life) work(toTheEnd bool) {
 		pid := w.Spawn(c, "client", fmt.Sprintf("%d-%d", l.n, i))
 		w.Engine().Send(pid, proceed{})
 	}
-	// Swarm: each life has its own mixture of faults.
+	done := make([]<-chan struct{}, 0, len(all)+1)
+	for _, c := range all {
+		done = append(done, c.done)
+	}
+	if w.Rand().IntN(3) > 0 {
+		x := &transactor{l: l, left: 3 + w.Rand().IntN(20), done: make(chan struct{}), rand: w.Rand().IntN}
+		w.Engine().Send(w.Spawn(x, "transactor", fmt.Sprint(l.n)), proceed{})
+		done = append(done, x.done)
+	}
+	// Swarm: each life has its own mixture of faults. They come to an end, or where
+	// all four actors crash every few deliveries one life takes longer than all the
+	// others and is always down.
 	for _, name := range []string{"log", "kv", "snapshot", "supervisor"} {
 		if w.Rand().IntN(2) == 0 {
 			rate := 0.002 * float64(1+w.Rand().IntN(10))
+			left := 5 + w.Rand().IntN(maxCrashes)
 			w.Every(rate, func() {
+				if left == 0 {
+					return
+				}
+				left--
 				l.h.tally.Crashes++
 				if err := l.storage.Crash(name); err != nil {
 					panic(err)
@@ -422,9 +442,9 @@ func (l *life) work(toTheEnd bool) {
 		pid := w.Spawn(&saver{l: l}, "saver", fmt.Sprint(l.n))
 		w.Every(0.1, func() { w.Engine().Send(pid, proceed{}) })
 	}
-	if w.Rand().IntN(2) == 0 {
-		pid := w.Spawn(&watcher{l: l, state: maps.Clone(l.h.state), known: l.h.known}, "watcher", fmt.Sprint(l.n))
-		rate := []float64{0.005, 0.02}[w.Rand().IntN(2)] // slow, and not so slow
+	if kind := w.Rand().IntN(4); kind > 0 {
+		pid := w.Spawn(&watcher{l: l, state: maps.Clone(l.h.state), known: l.h.known, waits: kind > 1}, "watcher", fmt.Sprint(l.n))
+		rate := []float64{0.005, 0.05}[w.Rand().IntN(2)] // slow, and not so slow
 		w.Every(rate, func() { w.Engine().Send(pid, proceed{}) })
 	}
 	stop := make(chan struct{})
@@ -436,9 +456,9 @@ func (l *life) work(toTheEnd bool) {
 			}
 		})
 	}
-	for _, c := range all {
+	for _, d := range done {
 		select {
-		case <-c.done:
+		case <-d:
 		case <-stop:
 			return
 		}

@@ -23,6 +23,8 @@ type watcher struct {
 	state map[string]string
 	known uint64
 	reads bool // the state has to be read again
+	// waits: it asks for more at once and waits until something happens.
+	waits bool
 }
 
 func (o *watcher) send(c *actor.Context, m messages.Command) {
@@ -40,7 +42,7 @@ func (o *watcher) step(c *actor.Context) {
 	case o.w.Watch == 0:
 		o.send(c, messages.Watch{Since: o.known, MaxBytes: 500})
 	default:
-		o.send(c, messages.ReadChanges{Watch: o.w.Watch, NoWait: true})
+		o.send(c, messages.ReadChanges{Watch: o.w.Watch, NoWait: !o.waits})
 	}
 }
 
@@ -64,9 +66,13 @@ func (o *watcher) Receive(c *actor.Context) {
 	}
 	switch m := r.(type) {
 	case messages.Watching:
-		o.w = m
+		if o.w = m; o.waits {
+			o.step(c)
+		}
 	case messages.Changes:
-		o.follow(m)
+		if o.follow(m); o.waits {
+			o.step(c)
+		}
 	case messages.ViewOpened:
 		o.view, o.known, o.data = m.View, m.Revision, nil
 		o.send(c, messages.ExportChunk{View: o.view})
@@ -103,18 +109,22 @@ func (o *watcher) follow(m messages.Changes) {
 	if m.Revision < o.known {
 		o.l.w.Fail("the watcher was at revision %d and is told up to %d", o.known, m.Revision)
 	}
-	for _, e := range m.Events {
+	for i, e := range m.Events { // those of one revision are in one message
 		if e.Version <= o.known || e.Version > m.Revision {
 			o.l.w.Fail("the watcher is at revision %d and is told %v, up to %d", o.known, e, m.Revision)
 		}
-		o.at(e.Version - 1)
+		if i == 0 || m.Events[i-1].Version < e.Version {
+			o.at(e.Version - 1)
+		}
 		if e.Kind == messages.EventPut {
 			o.state[string(e.Key)] = string(e.Value)
 		} else {
 			delete(o.state, string(e.Key))
 		}
-		o.at(e.Version)
-		o.known = e.Version
+		if i == len(m.Events)-1 || m.Events[i+1].Version > e.Version {
+			o.at(e.Version)
+			o.known = e.Version
+		}
 		o.l.h.tally.Told++
 	}
 	o.at(m.Revision)
@@ -124,12 +134,9 @@ func (o *watcher) follow(m messages.Changes) {
 
 // at compares the state with the entries that were applied up to a revision.
 func (o *watcher) at(revision uint64) {
-	want := map[string]string{}
-	for i := uint64(1); i <= revision; i++ {
-		fold(want, o.l.h.applied[i])
-	}
-	if !maps.Equal(o.state, want) {
-		o.l.w.Fail("at revision %d the watcher has %q, and should have %q", revision, o.state, want)
+	want := o.l.h.at(revision)
+	if want == nil || !maps.Equal(o.state, want.data) {
+		o.l.w.Fail("at revision %d the watcher has %q, and should have %+v", revision, o.state, want)
 	}
 }
 
