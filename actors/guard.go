@@ -12,6 +12,7 @@ import (
 
 // Receive implements hollywood's Receiver. No panic gets past it.
 func (h *Host) Receive(c *actor.Context) {
+	deepen()
 	h.watch.enter()
 	defer h.watch.leave()
 	h.guard(func() {

@@ -45,6 +45,7 @@ func (e *PanicError) Unwrap() error {
 
 func (w worker) Receive(c *actor.Context) {
 	if j, ok := c.Message().(job); ok {
+		deepen()
 		w.lane.begin(j.call, w.host.env.Now())
 		d := j.run()
 		w.lane.end(&w.host.watch)
