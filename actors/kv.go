@@ -160,9 +160,10 @@ type kvBehavior struct {
 	cfg   KVConfig
 	store kv.Store
 
-	writes     []*Request // direct writes that wait for the next batch
-	writeBytes int64      // of them
-	spare      []*Request // for later writes
+	writes     []*Request  // direct writes that wait for the next batch
+	writeBytes int64       // of them
+	spare      []*Request  // for later writes
+	changes    []kv.Change // for those of a later batch
 	front      front
 	queued     atomic.Uint64 // what was ever in writes; the worker reads it
 	reads      []*Request    // reads that wait for the sync under way

@@ -3,6 +3,7 @@ package actors
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/ballast-raft/ballast/kv"
 	"github.com/ballast-raft/ballast/messages"
@@ -85,20 +86,15 @@ func (b *kvBehavior) leave() {
 	}
 	batch := b.take()
 	notes := make([]written, len(batch))
-	groups := make(map[uint64][]*Request)
 	for i, r := range batch {
 		r.Note = &notes[i]
-		g := b.change(r).group
-		groups[g] = append(groups[g], r)
 	}
 	always := b.cfg.Sync.Mode == SyncAlways
 	if always {
 		b.hidden.Add(1)
 	}
-	for _, g := range sortedKeys(groups) {
-		if !b.writeAll(g, groups[g]) {
-			return
-		}
+	if !b.writeGroups(batch) {
+		return
 	}
 	if !always {
 		b.syncSoon() // first, so that who has an answer can count on it
@@ -139,15 +135,38 @@ func (b *kvBehavior) reuse(batch []*Request, n int) {
 	}
 }
 
+// writeGroups has the store carry out a batch, group by group. It reports false if
+// the store has failed.
+func (b *kvBehavior) writeGroups(batch []*Request) bool {
+	first := b.change(batch[0]).group
+	if !slices.ContainsFunc(batch, func(r *Request) bool { return b.change(r).group != first }) {
+		return b.writeAll(first, batch)
+	}
+	groups := make(map[uint64][]*Request)
+	for _, r := range batch {
+		g := b.change(r).group
+		groups[g] = append(groups[g], r)
+	}
+	for _, g := range sortedKeys(groups) {
+		if !b.writeAll(g, groups[g]) {
+			return false
+		}
+	}
+	return true
+}
+
 // writeAll has the store carry out the operations of one group, as one change. If
 // it refuses that, each is on its own, so that one that is too large for the disk
 // takes no other with it. It reports false if the store has failed.
 func (b *kvBehavior) writeAll(group uint64, batch []*Request) bool {
-	changes := make([]kv.Change, len(batch))
-	for i, r := range batch {
-		changes[i] = b.change(r).Change
+	changes := slices.Grow(b.changes[:0], len(batch))
+	for _, r := range batch {
+		changes = append(changes, b.change(r).Change)
 	}
 	results, err := b.store.Commit(group, changes)
+	if clear(changes); len(changes) <= maxSpare {
+		b.changes = changes
+	}
 	switch {
 	case err == nil:
 		b.host.room(nil)

@@ -75,6 +75,7 @@ func (s *DB) Apply(group uint64, entries []messages.Entry) ([]messages.Result, e
 			last := entries[next-1]
 			err = s.commit(b, last.Index, last.Term)
 		}
+		b.release()
 		if err != nil {
 			return results[:done], fmt.Errorf("kv: apply index %d: %w", entries[done].Index, err)
 		}

@@ -171,6 +171,7 @@ func (s *DB) prepare(g *machine, op messages.Operation) (ready bool, err error) 
 		return true, nil
 	}
 	b := s.newBatch(g)
+	defer b.release()
 	p := &prepared{}
 	if g.prepared != nil && g.prepared.Equal(def) {
 		*p = *g.prepared
@@ -239,6 +240,7 @@ func (s *DB) maintainIndexes() error {
 	s.turn = ids[at%len(ids)]
 	g := s.group(s.turn)
 	b := s.newBatch(g)
+	defer b.release()
 	err := g.db.View(func(tx *buntdb.Tx) error {
 		b.src = now{tx}
 		for i := range g.indexes {

@@ -56,7 +56,7 @@ type batch struct {
 	group   *machine
 	indexes []index
 	changes map[string]*change
-	slab    []change // allocated ahead
+	scratch *scratch
 	// revision is that of the operation that is being carried out.
 	revision uint64
 	bytes    int64    // about what the changes hold
@@ -86,10 +86,6 @@ type batch struct {
 // been committed.
 func (b *batch) open() bool { return b.revision == pendingVersion }
 
-func (s *DB) newBatch(g *machine) *batch {
-	return &batch{store: s, group: g, indexes: g.indexes, revision: g.revision, changes: map[string]*change{}, claims: map[string]string{}, numbers: g.numbers}
-}
-
 // lookup returns the value of a stored key as the batch has left it.
 func (b *batch) lookup(key string) (value string, found bool) {
 	if c, ok := b.changes[key]; ok {
@@ -112,11 +108,7 @@ func (b *batch) set(key, value, prior string, had bool) {
 }
 
 func (b *batch) record(key string, c change) {
-	if len(b.slab) == 0 {
-		b.slab = make([]change, min(max(1, len(b.changes)), 64))
-	}
-	p := &b.slab[0]
-	b.slab = b.slab[1:]
+	p := b.scratch.place()
 	*p = c
 	b.changes[key] = p
 }
@@ -206,11 +198,12 @@ type outcome struct {
 
 // outcomes lists the changes by their keys.
 func (b *batch) outcomes() []outcome {
-	all := make([]outcome, 0, len(b.changes))
+	all := slices.Grow(b.scratch.outcomes[:0], len(b.changes))
 	for key, c := range b.changes {
 		all = append(all, outcome{key, c})
 	}
 	slices.SortFunc(all, func(a, b outcome) int { return strings.Compare(a.key, b.key) })
+	b.scratch.outcomes = all
 	return all
 }
 

@@ -38,7 +38,8 @@ type DB struct {
 	syncing     sync.Mutex
 	synced      uint64 // sequence; guarded by syncing
 	writing     sync.Mutex
-	turn        uint64 // the group that MaintainIndexes has served last; guarded by writing
+	scratch     *scratch // of a batch to come; guarded by writing
+	turn        uint64   // the group that MaintainIndexes has served last; guarded by writing
 
 	changes *changes // has a lock of its own, which is taken last
 

@@ -42,7 +42,7 @@ func (s *DB) Begin(group uint64, readOnly bool) (Txn, error) {
 		t.reads = v.reads // at one point in time: nothing to check
 		return t, nil
 	}
-	t.pending = &batch{group: v.group, indexes: v.indexes, revision: pendingVersion, changes: map[string]*change{}}
+	t.pending = &batch{group: v.group, indexes: v.indexes, revision: pendingVersion, changes: map[string]*change{}, scratch: &scratch{}}
 	t.writes, t.points = map[string]messages.Operation{}, map[string]struct{}{}
 	t.reads = reads{group: group, seen: t.see, in: func(fn func(src source, indexes []index) error) error {
 		return v.in(func(src source, indexes []index) error {
@@ -321,6 +321,7 @@ func (s *DB) write(group uint64, n int, first messages.Operation, run func(b *ba
 		return nil, err
 	}
 	b := s.newBatch(g)
+	defer b.release()
 	results := make([]messages.Result, n)
 	err := g.db.View(func(tx *buntdb.Tx) error {
 		b.src = now{tx}
