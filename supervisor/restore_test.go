@@ -6,9 +6,13 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"github.com/ballast-raft/ballast/messages"
+	"github.com/ballast-raft/ballast/messages/durable"
+	"github.com/ballast-raft/ballast/snapshot"
+	"github.com/ballast-raft/ballast/supervisor"
 )
 
 // forge changes the content of a snapshot's first block and gives it a good CRC,
@@ -101,4 +105,49 @@ func TestDiscardOfTheUnreadable(t *testing.T) {
 	}
 	s = start(t, s.dir)
 	s.expect("k", "one")
+}
+
+// forgingDisk damages what is renamed to a snapshot, as long as it is told to.
+type forgingDisk struct {
+	durable.Disk
+	t  *testing.T
+	on atomic.Bool
+}
+
+func (d *forgingDisk) Rename(from, to string) error {
+	if d.on.Load() && filepath.Ext(to) == ".snap" {
+		forge(d.t, from)
+	}
+	return d.Disk.Rename(from, to)
+}
+
+// A snapshot that comes out bad lets nothing go: neither entries, of which it
+// would be all that is left if it is the first, nor the snapshots before it.
+func TestNewSnapshotIsBad(t *testing.T) {
+	disk := &forgingDisk{Disk: durable.OS, t: t}
+	cfg := supervisor.Config{Snapshot: snapshot.Options{Disk: disk}, Retention: messages.Retention{Keep: 1}}
+	s := with(t, cfg)
+	s.put("k", "one")
+	bad := func(first uint64) {
+		t.Helper()
+		disk.on.Store(true)
+		c, err := ask[messages.SnapshotCreated](s, s.storage.Supervisor, messages.CreateSnapshot{})
+		disk.on.Store(false)
+		if !errors.Is(err, messages.ErrCorrupt) || c.Info.ID != "" {
+			t.Errorf("created %q: %v", c.Info.ID, err)
+		}
+		if st := s.status(); st.Log.First != first {
+			t.Errorf("the log begins at %d, not %d", st.Log.First, first)
+		}
+	}
+	bad(1)
+	s.put("k", "two")
+	good := s.snapshot()
+	s.put("k", "three")
+	bad(good.LogFirst)
+	l := must[messages.SnapshotVerified](s, s.storage.Snapshot, messages.VerifySnapshot{ID: good.Info.ID})
+	if l.Info.Index != 2 {
+		t.Errorf("%+v", l)
+	}
+	s.expect("k", "three")
 }

@@ -23,7 +23,7 @@ application data only those count, also where there is no log to ask, and with
 -force.`
 
 func forceFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "force", Usage: "do not ask the log, for instance because it is damaged; the last good one stays all the same, and the last of application data"}
+	return &cli.BoolFlag{Name: "force", Usage: "do not ask the log, for instance because it is damaged; the last good one of data stays"}
 }
 
 func (a *app) snapshotDeleteCommand() *cli.Command {
