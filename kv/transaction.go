@@ -154,10 +154,8 @@ func (t *transaction) conflict() error {
 		return t.view.over
 	}
 	h := &t.view.group.history
-	for key := range t.points {
-		if _, changed := h.find(key, t.view.time); changed {
-			return conflicting(key)
-		}
+	if err := t.changed(func(key string) bool { _, changed := h.find(key, t.view.time); return changed }); err != nil {
+		return err
 	}
 	for _, s := range t.spans {
 		if h.changed(s.lower, s.upper, t.view.time) {
@@ -165,6 +163,21 @@ func (t *transaction) conflict() error {
 		}
 	}
 	return t.dropped(t.view.group.indexes)
+}
+
+// changed reports a conflict if a key that was read is one of those. It names the
+// least, so that an error is the same in every run of the simulation (seed 1004).
+func (t *transaction) changed(is func(key string) bool) error {
+	least, found := "", false
+	for key := range t.points {
+		if (!found || key < least) && is(key) {
+			least, found = key, true
+		}
+	}
+	if found {
+		return conflicting(least)
+	}
+	return nil
 }
 
 // dropped reports a conflict if an index that was read is not among those: what
@@ -192,20 +205,16 @@ func (b *batch) commit(s *DB, t *transaction) messages.Result {
 	s.mu.RLock()
 	err := t.conflict()
 	s.mu.RUnlock()
-	for key := range t.points {
-		if _, changed := b.changes[key]; changed && err == nil {
-			err = conflicting(key)
-		}
+	if err == nil {
+		err = t.changed(func(key string) bool { _, changed := b.changes[key]; return changed })
 	}
 	if err == nil {
 		err = t.dropped(b.indexes)
 	}
-	if err == nil && len(t.spans) > 0 {
+	for _, r := range t.spans {
 		for key := range b.changes {
-			for _, r := range t.spans {
-				if key >= r.lower && key < r.upper {
-					err = conflicting(r.lower)
-				}
+			if err == nil && key >= r.lower && key < r.upper {
+				err = conflicting(r.lower)
 			}
 		}
 	}

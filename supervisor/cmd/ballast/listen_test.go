@@ -7,8 +7,10 @@ import (
 	"net/http"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ballast-raft/ballast/supervisor"
 )
@@ -50,6 +52,8 @@ func TestPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.show(s)
+	for began := time.Now(); len(s.Health()) > 0 && time.Since(began) < time.Minute; runtime.Gosched() {
+	} // the data's actor may be about to begin to serve
 	mustPage(t, p, "/healthz", http.StatusOK, `"ok":true`)
 	mustPage(t, p, "/metrics", http.StatusOK, "ballast_log_appends_total 0", "go_goroutines")
 	mustPage(t, p, "/debug/pprof/heap?debug=1", http.StatusOK, "heap profile")
