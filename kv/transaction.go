@@ -243,6 +243,11 @@ func (t *transaction) Prepare() (messages.Operation, error) {
 		}
 		total := 0
 		for _, r := range t.dataSpans(indexes) {
+			// It is more than what was asked of an index: the log need not carry what
+			// cannot hold.
+			if t.view.group.history.changed(r.lower, r.upper, t.view.time) {
+				return conflicting(r.lower)
+			}
 			count := 0
 			src.walk(r.lower, r.upper, false, func(string, string) bool {
 				count++

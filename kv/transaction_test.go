@@ -368,3 +368,35 @@ func TestDroppedIndexConflicts(t *testing.T) {
 		t.Errorf("committed beside a phantom: %v", err)
 	}
 }
+
+// What was asked of an index depends, in a log, on all pairs that the index is
+// about: a transaction that could not hold there is a conflict at once, and no
+// entry.
+func TestPreparedIndexReadConflictsAtOnce(t *testing.T) {
+	db := open(t, memDir(t), lazy)
+	mustWrite(t, db, 0, messages.CreateIndexOperation(messages.IndexDefinition{Name: "n", Fields: messages.Paths("n")}), put("a", `{"n":1}`))
+	for _, changed := range []bool{false, true} {
+		txn := begin(t, db)
+		if _, _, err := txn.Query(messages.QueryIndex{Name: "n", Equal: "2"}); err != nil {
+			t.Fatal(err)
+		}
+		run(t, txn, put("mine", "1"))
+		if changed {
+			mustWrite(t, db, 0, put("b", `{"n":3}`)) // in another part of the index
+		}
+		op, err := txn.Prepare()
+		if err := txn.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if changed {
+			want(t, "prepare", err, messages.ErrConflict)
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if results, err := db.Write(0, []messages.Operation{op}); err != nil || !results[0].Succeeded {
+			t.Errorf("%+v %v", results, err)
+		}
+	}
+}
