@@ -5,6 +5,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/ballast-raft/ballast/messages"
 	"github.com/tidwall/buntdb"
@@ -32,7 +33,7 @@ type exportView struct {
 	// for writing.
 	next, upper string // the stored keys that are still to be read
 	over        ordered[kept]
-	bytes       int64 // in over
+	bytes       atomic.Int64 // in over; Statistics reads it beside the reader
 	expired     error
 }
 
@@ -79,8 +80,8 @@ func (v *exportView) keep(key, old string, existed bool) {
 		return
 	}
 	n.value = kept{old, existed}
-	v.bytes += keptBytes(n)
-	if limit := v.store.opt.MaxViewBytes; v.bytes > limit {
+	bytes := v.bytes.Add(keptBytes(n))
+	if limit := v.store.opt.MaxViewBytes; bytes > limit {
 		v.expire(fmt.Sprintf("more than %d bytes were overwritten", limit))
 	}
 }
@@ -89,7 +90,8 @@ func keptBytes(n *node[kept]) int64 { return int64(len(n.key)+len(n.value.old)) 
 
 func (v *exportView) expire(reason string) {
 	v.expired = fmt.Errorf("%s: %w", reason, messages.ErrExpired)
-	v.over, v.bytes = ordered[kept]{}, 0
+	v.over = ordered[kept]{}
+	v.bytes.Store(0)
 }
 
 // live returns those that writers have to care for.
@@ -154,7 +156,7 @@ func (v *exportView) fill() error {
 			v.next = last + "\x00"
 		}
 		for n := v.over.head[0]; n != nil && n.key < v.next; n = v.over.head[0] {
-			v.bytes -= keptBytes(n)
+			v.bytes.Add(-keptBytes(n))
 			v.over.removeFirst()
 		}
 		return nil

@@ -11,7 +11,7 @@ func (s *DB) Statistics() messages.KVStatistics {
 		st.Keys += g.keys
 		st.ViewBytes += g.history.bytes
 		for _, v := range g.exports {
-			st.ViewBytes += v.bytes
+			st.ViewBytes += v.bytes.Load()
 		}
 	}
 	if s.gen != nil {
